@@ -187,6 +187,18 @@ class Gathering:
         self.schedule()
 
 
+async def first_to_end[T](*works: Coroutine[Any, Any, T]) -> T:
+    """The outcome of the work that ends first, whose rank decides of several; none goes on."""
+    tasks = [asyncio.create_task(work) for work in works]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        return next(task for task in tasks if task.done()).result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
 def look_at(ended: asyncio.Future[Any]) -> None:
     """Take note of how it ended: a failure that nobody waits for any more is nobody's."""
     if not ended.cancelled():

@@ -37,7 +37,7 @@ from holdfast.archive.restore.options import (
     RestoreLimits,
     RestoreOptions,
 )
-from holdfast.archive.restore.owners import FixedOwner, parse_owners
+from holdfast.archive.restore.owners import parse_owners
 from holdfast.archive.restore.restore import restore_tree
 from holdfast.archive.staging import remove_staging
 from holdfast.errors import ConflictError, InvalidError, NotFoundError, TooLargeError
@@ -351,7 +351,7 @@ def test_owners_are_kept_or_given(tmp_path: Path) -> None:
 
     assert look("kept", parse_owners("keep")) == (1000, 2000, 0o6755, [])
     assert look("given", parse_owners("5:6")) == (5, 6, 0o755, ["mode"])
-    assert look("same", FixedOwner(1000, 2000)) == (1000, 2000, 0o6755, [])
+    assert look("same", (1000, 2000)) == (1000, 2000, 0o6755, [])
     assert look("current", parse_owners("current")) == (0, os.getegid(), 0o755, ["mode"])
 
 

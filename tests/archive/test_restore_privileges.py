@@ -16,9 +16,6 @@ from tests.archive.tars import directory, file, restore, snapshot_of, symlink
 from tests.archive.test_restore_system import NOBODY, as_nobody
 
 from holdfast.archive.restore.owners import (
-    CurrentOwner,
-    FixedOwner,
-    KeepOwners,
     Owners,
     Privileges,
     chosen_privileges,
@@ -71,15 +68,15 @@ def found_in(app: Path) -> set[str]:
 @pytest.mark.parametrize(
     ("owners", "privileges", "kept"),
     [
-        (KeepOwners(), "owned", True),
-        (KeepOwners(), "never", False),
-        (KeepOwners(), "always", True),
-        (CurrentOwner(), "owned", True),
-        (CurrentOwner(), "never", False),
-        (FixedOwner(0, 0), "owned", True),
-        (FixedOwner(1000, 1000), "owned", False),
-        (FixedOwner(1000, 1000), "never", False),
-        (FixedOwner(1000, 1000), "always", True),
+        ("keep", "owned", True),
+        ("keep", "never", False),
+        ("keep", "always", True),
+        ("current", "owned", True),
+        ("current", "never", False),
+        ((0, 0), "owned", True),
+        ((1000, 1000), "owned", False),
+        ((1000, 1000), "never", False),
+        ((1000, 1000), "always", True),
     ],
 )
 def test_all_privileges_follow_one_rule_and_each_that_is_left_out_is_told(

@@ -16,7 +16,6 @@ from tests.archive.compare import look_at
 from tests.archive.tars import directory, file, restore, snapshot_of, symlink
 from tests.archive.trees import noise, write
 
-from holdfast.archive.restore.owners import CurrentOwner
 from holdfast.errors import ForbiddenError, InvalidError, QuotaExceededError
 
 if TYPE_CHECKING:
@@ -108,7 +107,7 @@ def test_who_is_not_root_owns_what_is_restored_and_is_told_so_once(open_place: P
 
     with as_nobody():
         restored = restore(snapshot, open_place / "app")
-        again = restore(snapshot, open_place / "app", mode="replace", owners=CurrentOwner())
+        again = restore(snapshot, open_place / "app", mode="replace", owners="current")
 
     looks = look_at(open_place / "app")
     assert {look.owner for look in looks.values()} == {(NOBODY, NOBODY)}

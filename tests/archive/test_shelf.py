@@ -36,11 +36,8 @@ class Data:
             Data.open_now += 1
             Data.most = max(Data.most, Data.open_now)
 
-    def read(self, offset: int, length: int) -> bytes:
-        return self._data[offset : offset + length]
-
     def read_into(self, buffer: memoryview, offset: int) -> None:
-        buffer[:] = self.read(offset, len(buffer))
+        buffer[:] = self._data[offset : offset + len(buffer)]
 
     def close(self) -> bool:
         with Data.lock:
@@ -206,7 +203,7 @@ def test_adding_waits_while_too_many_bytes_are_under_way() -> None:
 
 def test_a_file_whose_reading_fails_is_closed_and_fails_the_pool() -> None:
     class Broken(Data):
-        def read(self, offset: int, length: int) -> bytes:
+        def read_into(self, buffer: memoryview, offset: int) -> None:
             raise InternalError
 
     Data.open_now = 0

@@ -40,7 +40,7 @@ def take(tar: bytes, limits: TarLimits | None = None) -> list[bytes]:
             found.append(scanned.path)
             source.describe(scanned, 16_384, lambda _: None)
             if scanned.size and (reader := source.open(scanned, scanned.size, lambda _: None)):
-                reader.read(max(scanned.size - 100, 0), 100)
+                reader.read_into(memoryview(bytearray(100)), max(scanned.size - 100, 0))
         return found
     finally:
         source.close()

@@ -95,7 +95,7 @@ def test_what_is_excluded_is_not_touched(watched: set[bytes]) -> None:
             hidden = {
                 os.fsencode(path)
                 for path in root.rglob("*")
-                if excludes.matches(os.fsencode(path.relative_to(root)), is_directory=path.is_dir())
+                if excludes.leaves_out(os.fsencode(path.relative_to(root)), path.is_dir)
             }
             watched.clear()
 

@@ -247,9 +247,8 @@ async def _contenders(
     """Holdfast and every tool, each with a fresh repository."""
     settings = {"HOLDFAST_APPS": str(apps)}
     async with AsyncExitStack() as stack:
-        here = stack.enter_context(new_directory(directory, "pool"))
         pool = await stack.enter_async_context(
-            start_pool(here, sync=sync, workers=1, settings=settings)
+            start_pool(directory / "pool", sync=sync, workers=1, settings=settings)
         )
         client = await stack.enter_async_context(
             await connect(servers=pool.url, timeout_seconds=TIMEOUT_SECONDS)
@@ -269,7 +268,7 @@ async def _contenders(
 async def _restore(contender: BackupTool, apps: Path, directory: Path) -> Taken:
     """A worker restores into a new app, a tool into an empty directory; then it is removed."""
     parent = apps if isinstance(contender, PoolSnapshots) else directory
-    with new_directory(parent, _RESTORED) as target:
+    with new_directory(parent / _RESTORED) as target:
         return await contender.restore(target)
 
 

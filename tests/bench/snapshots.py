@@ -89,7 +89,7 @@ async def run_snapshot_bench(run: FullRun, say: Say) -> Report:
         if run.rounds:
             await _measure_rounds(run, source, directory, tools, report, say)
         if run.large_file_size:
-            with new_directory(directory, "large") as here:
+            with new_directory(directory / "large") as here:
                 large = await measure_large_file(
                     tools,
                     here,
@@ -107,7 +107,7 @@ async def run_snapshot_bench(run: FullRun, say: Say) -> Report:
 async def _measure_rounds(
     run: FullRun, source: Path, directory: Path, tools: Sequence[str], report: Report, say: Say
 ) -> None:
-    with new_directory(directory, "apps") as apps:
+    with new_directory(directory / "apps") as apps:
         say(f"copying {source}")
         await asyncio.to_thread(copy_tree, source, apps / APP)
         rounds: list[RoundFigures] = []
@@ -119,7 +119,7 @@ async def _measure_rounds(
                     say(f"{label} of {run.rounds}: {text}")
 
                 await asyncio.to_thread(warm, apps / APP)
-                with new_directory(directory, f"{sync}-{number}") as here:
+                with new_directory(directory / f"{sync}-{number}") as here:
                     figures = await measure_round(
                         tools,
                         apps,

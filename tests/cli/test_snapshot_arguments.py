@@ -40,7 +40,7 @@ def test_a_slash_a_dot_and_an_archive_are_of_this_machine(
     assert source_of("./", None) == LocalSource(Path(), "shop")
     assert source_of(f"{here}/", "other") == LocalSource(here, "other")
     assert source_of("blog.tar.zst", None) == LocalSource(Path("blog.tar.zst"), "blog")
-    assert source_of("-", "blog") == LocalSource(None, "blog")
+    assert source_of("-", "blog") == LocalSource(standard_input(), "blog")
 
 
 def test_an_archive_that_is_not_there_is_an_app_of_that_name(

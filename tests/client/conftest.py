@@ -1,8 +1,10 @@
-"""A pool of two workers for the whole of a module, and clients of it."""
+"""A pool of two workers for the whole of a module, clients of it, and names for its tests."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final
 
 import pytest
 import pytest_asyncio
@@ -16,12 +18,37 @@ if TYPE_CHECKING:
 
     from holdfast.runtime.embedded import EmbeddedServer
 
+SECONDS: Final = 60.0
+
 
 @pytest.fixture(scope="module")
 def deployment(nats_server: EmbeddedServer) -> Iterator[Deployment]:
     """A prefix with two workers, which serve for as long as the module's tests run."""
     with deployed(nats_server.url, "one", "two") as deployment:
         yield deployment
+
+
+@pytest.fixture
+def pool(nats_server: EmbeddedServer) -> Iterator[Deployment]:
+    """Two workers, which a test may kill."""
+    with deployed(nats_server.url, "one", "two") as deployment:
+        yield deployment
+
+
+@pytest.fixture
+def name(request: pytest.FixtureRequest) -> str:
+    """A name of this test alone: the tests of a module share a deployment."""
+    return f"{request.node.name}/é"
+
+
+@asynccontextmanager
+async def another(deployment: Deployment) -> AsyncIterator[Client]:
+    """A client of another program, which waits no longer than ``SECONDS``."""
+    async with (
+        asyncio.timeout(SECONDS),
+        await connect(servers=deployment.url, prefix=deployment.prefix) as client,
+    ):
+        yield client
 
 
 @pytest_asyncio.fixture

@@ -9,8 +9,6 @@ import signal
 from typing import TYPE_CHECKING, Final
 
 import pytest
-import pytest_asyncio
-from nats.aio.client import Client as NatsClient
 from tests.contracts.blob_store import some_bytes
 from tests.deployment import Asker, Deployment, ask_all, deployed
 
@@ -41,15 +39,6 @@ def deployment(nats_server: EmbeddedServer) -> Iterator[Deployment]:
     """Two workers that a test may kill."""
     with deployed(nats_server.url, "one", "two") as deployment:
         yield deployment
-
-
-@pytest_asyncio.fixture
-async def ask(deployment: Deployment) -> AsyncIterator[Asker]:
-    """Plain requests, to look at the pool from beside the client."""
-    client = NatsClient()
-    await client.connect(deployment.url)
-    yield Asker(deployment, client)
-    await client.close()
 
 
 async def owner_of_uploads(ask: Asker) -> str:

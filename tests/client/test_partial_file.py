@@ -15,7 +15,7 @@ import pytest
 from holdfast.client.partial_file import partial_file, write_to, write_whole
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncGenerator, Iterator
 
 ACCESS_LIST = "system.posix_acl_access"
 NOBODY = 2**32 - 1
@@ -257,7 +257,7 @@ def test_a_file_that_takes_no_more_is_an_error() -> None:
 
 
 async def test_what_comes_goes_to_a_path_or_a_file(tmp_path: Path) -> None:
-    async def pieces() -> AsyncIterator[memoryview]:
+    async def pieces() -> AsyncGenerator[memoryview]:
         yield memoryview(b"one ")
         yield memoryview(b"two")
 

@@ -6,18 +6,17 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
-import pytest_asyncio
 from tests.client.test_snapshots import look
 from tests.contracts.blob_store import some_bytes
 from tests.deployment import Deployment
 from tests.repository.collector.conftest import Deployed, opened
 
-from holdfast.client import Client, connect
+from holdfast.client import Client
 from holdfast.client.snapshots.packs import PackTransport
 from holdfast.domain.kept import PartialBytes
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from holdfast.protocol.blobs import CollectedSpace
@@ -50,12 +49,6 @@ async def end_grace(deployment: Deployment) -> None:
     """Whatever is stored counts as old."""
     async with opened(deployment.config) as stores:
         await Deployed(deployment.config, stores).change(grace_seconds=-1)
-
-
-@pytest_asyncio.fixture
-async def holdfast(deployment: Deployment) -> AsyncIterator[Client]:
-    async with await connect(servers=deployment.url, prefix=deployment.prefix) as client:
-        yield client
 
 
 def write_tree(root: Path, *, version: int = 0, step: int = 1) -> None:

@@ -6,15 +6,14 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
-import pytest_asyncio
 from tests.deployment import Deployment
 
-from holdfast.client import Client, connect, connect_sync
+from holdfast.client import Client, connect_sync
 from holdfast.errors import ConflictError, NotFoundError
 from holdfast.protocol.retention import KeepSnapshots, KeptSnapshots
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from holdfast.runtime.embedded import EmbeddedServer
@@ -31,13 +30,6 @@ def deployment(nats_server: EmbeddedServer) -> Iterator[Deployment]:
         for node in ("one", "two"):
             deployment.start(node, prune_seconds="0.2")
         yield deployment
-
-
-@pytest_asyncio.fixture
-async def holdfast(deployment: Deployment) -> AsyncIterator[Client]:
-    """The client under test."""
-    async with await connect(servers=deployment.url, prefix=deployment.prefix) as client:
-        yield client
 
 
 async def snapshots_of(holdfast: Client, app: str, tmp_path: Path, count: int) -> list[str]:

@@ -10,7 +10,7 @@ import pytest_asyncio
 from tests.contracts.blob_store import some_bytes
 from tests.deployment import deployed
 
-from holdfast.client import Client, connect
+from holdfast.client import Client
 from holdfast.client.requests import Requester
 from holdfast.client.snapshots.lease import PendingSnapshot
 from holdfast.client.snapshots.packs import PackTransport
@@ -45,12 +45,6 @@ async def requester(deployment: Deployment) -> AsyncIterator[Requester]:
     inbox = Inbox(connection)
     yield Requester(connection, inbox, prefix=deployment.prefix, timeout_seconds=10)
     await connection.close()
-
-
-@pytest_asyncio.fixture
-async def holdfast(deployment: Deployment) -> AsyncIterator[Client]:
-    async with await connect(servers=deployment.url, prefix=deployment.prefix) as client:
-        yield client
 
 
 async def test_a_snapshot_that_is_worked_on_outlives_one_that_is_not(

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from holdfast.client.snapshots.paths import (
     asked_path,
-    asked_time,
     pattern_bytes,
     wire_excludes,
     wire_patterns,
 )
 from holdfast.errors import InvalidError
+from holdfast.protocol.times import asked_time
 
 
 @given(st.binary(max_size=50))

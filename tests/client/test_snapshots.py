@@ -13,7 +13,6 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import pytest_asyncio
 from nats.aio.client import Client as NatsClient
 from tests.contracts.blob_store import some_bytes
 from tests.deployment import Deployment, deployed
@@ -82,12 +81,6 @@ def deployment(nats_server: EmbeddedServer, apps: Path) -> Iterator[Deployment]:
     """Two workers that have the same apps."""
     with deployed(nats_server.url, "one", "two", apps=str(apps)) as deployment:
         yield deployment
-
-
-@pytest_asyncio.fixture
-async def holdfast(deployment: Deployment) -> AsyncIterator[Client]:
-    async with await connect(servers=deployment.url, prefix=deployment.prefix) as client:
-        yield client
 
 
 async def all_of[T](items: AsyncIterator[T]) -> list[T]:

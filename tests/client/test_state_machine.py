@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, override
 
 import pytest
+from tests.client.conftest import SECONDS, another
 from tests.deployment import deployed
 
 from holdfast.client import connect, connect_sync
@@ -22,7 +22,7 @@ from holdfast.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import Iterator
 
     from tests.deployment import Deployment
 
@@ -33,14 +33,6 @@ if TYPE_CHECKING:
     from holdfast.runtime.embedded import EmbeddedServer
 
 pytestmark = pytest.mark.nats
-
-SECONDS = 60.0
-
-
-@pytest.fixture
-def name(request: pytest.FixtureRequest) -> str:
-    """A state of this test alone: the tests of a module share a deployment."""
-    return str(request.node.name)
 
 
 @pytest.fixture(scope="module", params=["jetstream", pytest.param("disk", marks=pytest.mark.long)])
@@ -54,23 +46,6 @@ def deployment(
     store = "nats://blobs" if request.param == "jetstream" else f"disk://{directory}/store"
     with deployed(nats_server.url, "one", "two", store=store) as deployment:
         yield deployment
-
-
-@pytest.fixture
-def pool(nats_server: EmbeddedServer) -> Iterator[Deployment]:
-    """Two workers, which a test may kill."""
-    with deployed(nats_server.url, "one", "two") as deployment:
-        yield deployment
-
-
-@asynccontextmanager
-async def another(deployment: Deployment) -> AsyncIterator[Client]:
-    """A client of another program."""
-    async with (
-        asyncio.timeout(SECONDS),
-        await connect(servers=deployment.url, prefix=deployment.prefix) as client,
-    ):
-        yield client
 
 
 def listed(state: list[Any], command: Any) -> tuple[list[Any], int]:

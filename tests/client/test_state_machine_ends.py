@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, override
 
 import pytest
+from tests.client.conftest import SECONDS, another
 
-from holdfast.client import connect
 from holdfast.client.states import machine
 from holdfast.client.states.appending import Appends
 from holdfast.client.states.following import followed
@@ -21,7 +20,7 @@ from holdfast.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+    from collections.abc import AsyncGenerator, Sequence
 
     from tests.deployment import Deployment
 
@@ -34,14 +33,6 @@ if TYPE_CHECKING:
     from holdfast.protocol.states import Appended
 
 pytestmark = pytest.mark.nats
-
-SECONDS = 60.0
-
-
-@pytest.fixture
-def name(request: pytest.FixtureRequest) -> str:
-    """A state of this test alone: the tests of a module share a deployment."""
-    return str(request.node.name)
 
 
 @pytest.fixture
@@ -78,16 +69,6 @@ def late_refusals(monkeypatch: pytest.MonkeyPatch) -> tuple[asyncio.Event, async
 
     monkeypatch.setattr(machine, "followed", later)
     return is_refused, may_hear
-
-
-@asynccontextmanager
-async def another(deployment: Deployment) -> AsyncIterator[Client]:
-    """A client of another program."""
-    async with (
-        asyncio.timeout(SECONDS),
-        await connect(servers=deployment.url, prefix=deployment.prefix) as client,
-    ):
-        yield client
 
 
 def opened(client: Client, name: str) -> StateMachine:

@@ -11,7 +11,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.deployment import deployed
 
 from holdfast.client import connect
 from holdfast.client.states.following import ReadLog, followed, replayed
@@ -26,7 +25,7 @@ from holdfast.errors import (
 from holdfast.protocol import codec
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+    from collections.abc import AsyncGenerator, AsyncIterator
     from pathlib import Path
 
     from nats.aio.msg import Msg
@@ -34,24 +33,10 @@ if TYPE_CHECKING:
 
     from holdfast.client import Client
     from holdfast.client.states.values import LogCommand
-    from holdfast.runtime.embedded import EmbeddedServer
 
 pytestmark = pytest.mark.nats
 
 SECONDS = 60.0
-
-
-@pytest.fixture
-def name(request: pytest.FixtureRequest) -> str:
-    """A state of this test alone: the tests of a module share a deployment."""
-    return f"{request.node.name}/é"
-
-
-@pytest.fixture
-def pool(nats_server: EmbeddedServer) -> Iterator[Deployment]:
-    """Two workers, which a test may kill."""
-    with deployed(nats_server.url, "one", "two") as deployment:
-        yield deployment
 
 
 async def logged(client: Client, name: str, from_index: int = 1) -> list[LogCommand]:

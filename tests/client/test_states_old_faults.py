@@ -36,12 +36,6 @@ pytestmark = pytest.mark.nats
 
 
 @pytest.fixture
-def name(request: pytest.FixtureRequest) -> str:
-    """A state of this test alone: the tests of a module share a deployment."""
-    return str(request.node.name)
-
-
-@pytest.fixture
 def pool(nats_server: EmbeddedServer) -> Iterator[Deployment]:
     """One worker, which a test may kill."""
     with deployed(nats_server.url, "one") as deployment:

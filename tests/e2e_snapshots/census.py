@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from tests.nats.tools import connected
 
 from holdfast.bootstrap.sources import SOURCES
-from holdfast.repository.uploads.living import LivingUploads
+from holdfast.repository.uploads.living import living_stagings
 from holdfast.stores.jetstream.meta import decode_meta
 from holdfast.stores.jetstream.provisioning import bucket_names
 from holdfast.stores.jetstream.records import OPERATION, KeyValueRecordStore
@@ -63,13 +63,11 @@ class Streams:
     def __init__(self, jetstream: JetStream, buckets: Buckets) -> None:
         self._js = jetstream
         self._buckets = buckets
-        self._uploads = LivingUploads(
-            KeyValueRecordStore(jetstream, buckets.records, new_id=SOURCES.new_id)
-        )
+        self._records = KeyValueRecordStore(jetstream, buckets.records, new_id=SOURCES.new_id)
 
     async def living_uploads(self) -> int:
         """How many copies uploads name which may go on."""
-        return len(await self._uploads.stagings())
+        return len(await living_stagings(self._records))
 
     async def census(self) -> Census:
         """Everything, while nobody writes."""

@@ -12,6 +12,7 @@ from tests.repository.pool import PART_BYTES, Pool
 from holdfast.errors import ERRORS
 from holdfast.handlers.blobs import BlobHandlers
 from holdfast.handlers.names import NameHandlers
+from holdfast.handlers.uploads import UploadHandlers
 from holdfast.repository.blobs import BLOBS, PACKS, BlobRepository
 from holdfast.repository.keepers import Keepers
 from holdfast.repository.names.bytes import NamedBytes
@@ -35,8 +36,8 @@ PART_SUBJECT: Final = "blob.part.w1."
 CODES: Final = {error.code: error.status for error in ERRORS}
 
 
-def _part_subject(upload: str) -> str:
-    return PART_SUBJECT + upload
+def _part_subject(worker: str, upload: str) -> str:
+    return f"blob.part.{worker}.{upload}"
 
 
 class Reply(NamedTuple):
@@ -88,24 +89,12 @@ class Service:
             {BLOBS: self.blobs, PACKS: self.packs}, max_inline_bytes=max_inline_bytes
         )
         names = self._names(repository)
-        blob_handlers = BlobHandlers(
-            repository,
-            self.uploads,
-            names,
-            self.index,
-            Keepers((self.index,)),
-            part_subject=_part_subject,
-        )
-        name_handlers = NameHandlers(
-            names,
-            self.index,
-            self.uploads,
-            part_subject=_part_subject,
-            max_inline_bytes=max_inline_bytes,
-        )
+        blob_handlers = BlobHandlers(repository, names, self.index, Keepers((self.index,)))
+        name_handlers = NameHandlers(names, self.index, max_inline_bytes=max_inline_bytes)
+        uploads = UploadHandlers(self.uploads, worker="w1", part_subject=_part_subject)
         self.endpoints: dict[str, AnyEndpoint] = {
             endpoint.operation.subject: endpoint
-            for handlers in (blob_handlers, name_handlers)
+            for handlers in (blob_handlers, name_handlers, uploads)
             for endpoint in handlers.endpoints()
         }
         self.dispatcher = Dispatcher(self.pool.time.sources, timeout_seconds=timeout_seconds)

@@ -16,7 +16,7 @@ from tests.handlers.service import Reply
 from tests.repository.pool import START, Time
 
 from holdfast.bootstrap.setup import Setup
-from holdfast.bootstrap.snapshots import assemble_snapshots
+from holdfast.bootstrap.snapshots import SnapshotParts
 from holdfast.bootstrap.stores import Stores, create_on_disk, open_on_disk
 from holdfast.domain.digest import Digest, digest_of
 from holdfast.domain.kept import has_bytes
@@ -262,7 +262,7 @@ class Site:
             max_payload=max_payload,
             grace=shared.grace,
         )
-        self.service = assemble_snapshots(
+        self.service = SnapshotParts(
             setup,
             shared.stores,
             apps=self.apps,

@@ -27,7 +27,7 @@ from tests.repository.pool import (
 
 from holdfast.domain.digest import digest_of
 from holdfast.errors import ConflictError, HoldfastError, InvalidError, NotFoundError
-from holdfast.repository.uploads.living import LivingUploads
+from holdfast.repository.uploads.living import living_stagings
 from holdfast.repository.uploads.owned import CONFIRM_SECONDS, Opened
 from holdfast.repository.uploads.record import Result
 from holdfast.stores.wrappers.forwarding import ForwardingBlobStore, ForwardingStagedBlob
@@ -165,7 +165,7 @@ async def test_the_collector_is_told_of_a_tail(pool: Pool) -> None:
     await worker.part(upload, 0, DATA[:PART_BYTES])
     await worker.tail(upload, 1, 0, DATA[PART_BYTES : PART_BYTES + 3])
 
-    living = await LivingUploads(pool.records).stagings()
+    living = await living_stagings(pool.records)
 
     assert set(await pool.leftovers()) <= living
 

@@ -41,6 +41,19 @@ async def send_first(worker: UploadService, upload: str, count: int) -> None:
         await worker.part(upload, number, parts_of(DATA)[number])
 
 
+async def begun(worker: UploadService, count: int) -> str:
+    """An upload of this worker, which has its first ``count`` parts."""
+    upload = (await open_upload(worker)).upload
+    await send_first(worker, upload, count)
+    return upload
+
+
+async def check_stored(pool: Pool) -> None:
+    """The blob is there, and nothing else is left."""
+    assert await pool.stored() == {digest_of(DATA): DATA}
+    assert await pool.leftovers() == {}
+
+
 @pytest.mark.fault("P02")
 @pytest.mark.parametrize("sent", range(PARTS + 1))
 async def test_another_worker_goes_on_after_the_parts_that_were_acknowledged(
@@ -57,8 +70,7 @@ async def test_another_worker_goes_on_after_the_parts_that_were_acknowledged(
     result = await finish(other, opened.upload, DATA)
 
     assert result == Result(digest=digest_of(DATA), size=len(DATA), created=True)
-    assert await pool.stored() == {digest_of(DATA): DATA}
-    assert await pool.leftovers() == {}
+    await check_stored(pool)
 
 
 @pytest.mark.fault("P05")
@@ -84,8 +96,7 @@ async def test_an_owner_that_did_not_hear_of_its_own_change_goes_on(
     result = await finish(owner, upload, DATA)
 
     assert result == Result(digest=digest_of(DATA), size=len(DATA), created=True)
-    assert await pool.stored() == {digest_of(DATA): DATA}
-    assert await pool.leftovers() == {}
+    await check_stored(pool)
 
 
 @pytest.mark.parametrize("workers", [3, 5])
@@ -100,8 +111,7 @@ async def test_an_upload_survives_one_worker_after_the_other(pool: Pool, workers
             await worker.part(upload, state.next_part, parts_of(DATA)[state.next_part])
     await carry_on(pool, pool.worker("last"), upload, DATA)
 
-    assert await pool.stored() == {digest_of(DATA): DATA}
-    assert await pool.leftovers() == {}
+    await check_stored(pool)
 
 
 async def test_the_part_size_stays_what_it_was(pool: Pool) -> None:
@@ -116,8 +126,7 @@ async def test_the_part_size_stays_what_it_was(pool: Pool) -> None:
 
 async def test_the_owner_answers_a_resume_without_taking_over(pool: Pool) -> None:
     owner = pool.worker("a")
-    upload = (await open_upload(owner)).upload
-    await send_first(owner, upload, 2)
+    upload = await begun(owner, 2)
 
     state = await owner.resume(upload)
 
@@ -128,8 +137,7 @@ async def test_the_owner_answers_a_resume_without_taking_over(pool: Pool) -> Non
 
 @pytest.mark.parametrize("racers", [2, 5])
 async def test_of_workers_that_take_over_at_once_one_wins(pool: Pool, racers: int) -> None:
-    upload = (await open_upload(owner := pool.worker("a"))).upload
-    await send_first(owner, upload, 3)
+    upload = await begun(pool.worker("a"), 3)
     workers = [pool.worker(f"w{number}") for number in range(racers)]
 
     states = await asyncio.gather(
@@ -142,16 +150,14 @@ async def test_of_workers_that_take_over_at_once_one_wins(pool: Pool, racers: in
     assert all(isinstance(state, UnavailableError) for state in losers)
     await send(winners[0], upload, DATA, start=3)
     await finish(winners[0], upload, DATA)
-    assert await pool.stored() == {digest_of(DATA): DATA}
-    assert await pool.leftovers() == {}
+    await check_stored(pool)
 
 
 @pytest.mark.parametrize("call", range(1, 20))
 async def test_who_loses_the_upload_while_taking_it_over_says_that_another_is_at_it(
     pool: Pool, call: int
 ) -> None:
-    upload = (await open_upload(owner := pool.worker("a"))).upload
-    await send_first(owner, upload, 3)
+    upload = await begun(pool.worker("a"), 3)
     pause = Pause(call)
     taking = asyncio.create_task(pool.worker("b", doom=pause).resume(upload))
     reached = asyncio.create_task(pause.reached.wait())
@@ -169,8 +175,7 @@ async def test_who_loses_the_upload_while_taking_it_over_says_that_another_is_at
 
 
 async def test_clients_that_ask_the_same_worker_share_one_takeover(pool: Pool) -> None:
-    upload = (await open_upload(owner := pool.worker("a"))).upload
-    await send_first(owner, upload, 2)
+    upload = await begun(pool.worker("a"), 2)
     other = pool.worker("b")
 
     states = await asyncio.gather(*(other.resume(upload) for _ in range(4)))
@@ -185,8 +190,7 @@ async def test_clients_that_ask_the_same_worker_share_one_takeover(pool: Pool) -
 async def test_a_client_that_asks_again_during_the_takeover_hears_of_every_part(
     pool: Pool, steps: int
 ) -> None:
-    upload = (await open_upload(owner := pool.worker("a"))).upload
-    await send_first(owner, upload, 4)
+    upload = await begun(pool.worker("a"), 4)
     other = pool.worker("b")
     taking = asyncio.create_task(other.resume(upload))
     for _ in range(steps):
@@ -224,8 +228,7 @@ async def test_the_owner_counts_no_part_that_is_not_stored_yet(pool: Pool, fails
     """A client keeps nothing of what the answer to its resume says is there."""
     held = Held(fails=fails)
     owner = pool.worker("a", doom=held)
-    upload = (await open_upload(owner)).upload
-    await send_first(owner, upload, 2)
+    upload = await begun(owner, 2)
     held.armed = True
     part = asyncio.create_task(owner.part(upload, 2, parts_of(DATA)[2]))
     await held.reached.wait()
@@ -242,15 +245,13 @@ async def test_the_owner_counts_no_part_that_is_not_stored_yet(pool: Pool, fails
     assert state.next_part == (2 if fails else 3)
     await send(owner, upload, DATA, start=state.next_part)
     await finish(owner, upload, DATA)
-    assert await pool.stored() == {digest_of(DATA): DATA}
-    assert await pool.leftovers() == {}
+    await check_stored(pool)
 
 
 async def test_a_commit_that_lacks_a_part_makes_the_client_resume(pool: Pool) -> None:
     held = Held(fails=True)
     owner = pool.worker("a", doom=held)
-    upload = (await open_upload(owner)).upload
-    await send_first(owner, upload, 2)
+    upload = await begun(owner, 2)
     held.armed = True
     part = asyncio.create_task(owner.part(upload, 2, parts_of(DATA)[2]))
     await held.reached.wait()
@@ -272,8 +273,7 @@ async def test_a_former_owner_that_is_asked_to_resume_does_not_answer_from_memor
     pool: Pool,
 ) -> None:
     owner, other = pool.worker("a"), pool.worker("b")
-    upload = (await open_upload(owner)).upload
-    await send_first(owner, upload, 2)
+    upload = await begun(owner, 2)
     await other.resume(upload)
     await other.part(upload, 2, parts_of(DATA)[2])
 
@@ -292,8 +292,7 @@ async def test_a_former_owner_that_is_asked_to_resume_does_not_answer_from_memor
 async def test_parts_that_a_former_owner_acknowledged_are_not_lost(pool: Pool) -> None:
     """A resume that a stopped worker finds when it wakes up takes the upload from its owner."""
     owner, late = pool.worker("a"), pool.worker("b")
-    upload = (await open_upload(owner)).upload
-    await send_first(owner, upload, 1)
+    upload = await begun(owner, 1)
     await late.resume(upload)
     await owner.part(upload, 1, parts_of(DATA)[1])
     await owner.part(upload, 2, parts_of(DATA)[2])
@@ -307,8 +306,7 @@ async def test_parts_that_a_former_owner_acknowledged_are_not_lost(pool: Pool) -
     assert state.next_part == 3
     await send(late, upload, DATA, start=3)
     await finish(late, upload, DATA)
-    assert await pool.stored() == {digest_of(DATA): DATA}
-    assert await pool.leftovers() == {}
+    await check_stored(pool)
 
 
 @pytest.mark.fault("P06")
@@ -318,8 +316,7 @@ async def test_an_owner_that_was_paused_and_wakes_up_spoils_nothing(
     pool: Pool, wakes: str, committed: bool
 ) -> None:
     owner, other = pool.worker("a"), pool.worker("b")
-    upload = (await open_upload(owner)).upload
-    await send_first(owner, upload, 2)
+    upload = await begun(owner, 2)
 
     pool.time.advance(CONFIRM_SECONDS + 1)  # the owner is stopped meanwhile
     await other.resume(upload)
@@ -352,8 +349,7 @@ async def test_a_former_owner_may_be_asked_to_abort_what_another_carries_on(
     pool: Pool, paused_seconds: float
 ) -> None:
     owner, other = pool.worker("a"), pool.worker("b")
-    upload = (await open_upload(owner)).upload
-    await send_first(owner, upload, 2)
+    upload = await begun(owner, 2)
     pool.time.advance(paused_seconds)
     await other.resume(upload)
 
@@ -372,8 +368,7 @@ async def test_a_former_owner_may_be_asked_to_abort_what_another_carries_on(
 @pytest.mark.fault("P06")
 async def test_an_owner_that_has_not_looked_yet_writes_where_it_hurts_nobody(pool: Pool) -> None:
     owner, other = pool.worker("a"), pool.worker("b")
-    upload = (await open_upload(owner)).upload
-    await send_first(owner, upload, 2)
+    upload = await begun(owner, 2)
     await carry_on(pool, other, upload, DATA)
 
     await owner.part(upload, 2, b"other bytes".ljust(PART_BYTES))
@@ -389,8 +384,7 @@ async def test_an_owner_that_has_not_looked_yet_writes_where_it_hurts_nobody(poo
 
 async def test_the_owner_that_lost_the_upload_may_take_it_back(pool: Pool) -> None:
     owner, other = pool.worker("a"), pool.worker("b")
-    upload = (await open_upload(owner)).upload
-    await send_first(owner, upload, 1)
+    upload = await begun(owner, 1)
     pool.time.advance(CONFIRM_SECONDS + 1)
     await other.resume(upload)
     await other.part(upload, 1, parts_of(DATA)[1])
@@ -407,8 +401,7 @@ async def test_the_owner_that_lost_the_upload_may_take_it_back(pool: Pool) -> No
 
 
 async def test_a_worker_that_has_no_room_takes_nothing_over(pool: Pool) -> None:
-    upload = (await open_upload(owner := pool.worker("a"))).upload
-    await send_first(owner, upload, 2)
+    upload = await begun(owner := pool.worker("a"), 2)
     full = pool.worker("b", limits=UploadLimits(max_uploads=1))
     await open_upload(full)
 
@@ -424,8 +417,7 @@ async def test_a_worker_that_has_no_room_takes_nothing_over(pool: Pool) -> None:
 async def test_a_store_that_is_cut_off_during_a_takeover_costs_nothing_but_time(
     pool: Pool,
 ) -> None:
-    upload = (await open_upload(owner := pool.worker("a"))).upload
-    await send_first(owner, upload, 3)
+    upload = await begun(pool.worker("a"), 3)
     other = pool.worker("b")
 
     taking = asyncio.create_task(other.resume(upload))
@@ -440,14 +432,12 @@ async def test_a_store_that_is_cut_off_during_a_takeover_costs_nothing_but_time(
     assert state.next_part == 3
     await send(other, upload, DATA, start=3)
     await finish(other, upload, DATA)
-    assert await pool.stored() == {digest_of(DATA): DATA}
-    assert await pool.leftovers() == {}
+    await check_stored(pool)
 
 
 async def test_a_part_that_could_not_be_stored_makes_the_client_resume(pool: Pool) -> None:
     worker = pool.worker("a")
-    upload = (await open_upload(worker)).upload
-    await send_first(worker, upload, 2)
+    upload = await begun(worker, 2)
     pool.blobs.reachable = False
     with pytest.raises(UnavailableError):
         await worker.part(upload, 2, parts_of(DATA)[2])
@@ -458,8 +448,7 @@ async def test_a_part_that_could_not_be_stored_makes_the_client_resume(pool: Poo
     result = await carry_on(pool, worker, upload, DATA)
 
     assert result.created
-    assert await pool.stored() == {digest_of(DATA): DATA}
-    assert await pool.leftovers() == {}
+    await check_stored(pool)
 
 
 async def test_what_was_given_up_cannot_be_resumed(pool: Pool) -> None:

@@ -12,7 +12,7 @@ from collections import OrderedDict
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from holdfast.domain.limits import MIB
 from holdfast.errors import InternalError, UnavailableError
@@ -20,7 +20,6 @@ from holdfast.form.packing import PACK_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-    from typing import Any
 
     from holdfast.archive.ports import Pack
     from holdfast.domain.digest import Digest
@@ -176,16 +175,14 @@ class BridgedPackStore:
         try:
             if asyncio.get_running_loop() is self._loop:
                 coroutine.close()
-                msg = "the loop's own thread would wait for itself"
-                raise InternalError(msg)
+                raise InternalError("the loop's own thread would wait for itself")
         except RuntimeError:
             pass  # no loop runs in this thread: as it should be
         try:
             return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         except RuntimeError as error:
             coroutine.close()
-            msg = "the connection to the store is closed"
-            raise UnavailableError(msg) from error
+            raise UnavailableError("the connection to the store is closed") from error
 
 
 def _settle[T](result: Future[T], fetched: asyncio.Future[T]) -> None:
@@ -209,5 +206,4 @@ def _result(future: Future[T]) -> T:
     try:
         return future.result()
     except CancelledError as error:
-        msg = "the connection to the store was closed"
-        raise UnavailableError(msg) from error
+        raise UnavailableError("the connection to the store was closed") from error

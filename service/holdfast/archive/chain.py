@@ -102,8 +102,7 @@ class DirectoryChain:
     def _push(self, name: bytes) -> None:
         if name in _NO_NAMES:
             # Checked when the page was read. Here it would lead out of the tree, so once more.
-            msg = "a path in the snapshot has an empty, . or .. component"
-            raise CorruptError(msg)
+            raise CorruptError("a path in the snapshot has an empty, . or .. component")
         path = b"%b/%b" % (self._path, name) if self._path else name
         self._fds.append(self._enter(self._fds[-1], name, path))
         self._names.append(name)

@@ -287,5 +287,4 @@ def _open_for_removal(dir_fd: int, name: bytes, mount: int) -> int:
 
 def _check_mount(fd: int, mount: int) -> None:
     if mount_of(fd) != mount:
-        msg = "something is mounted in the tree: it is not removed"
-        raise InvalidError(msg)
+        raise InvalidError("something is mounted in the tree: it is not removed")

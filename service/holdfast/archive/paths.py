@@ -28,12 +28,10 @@ def parse_path(path: str | bytes) -> bytes:
         msg = f"the path {path_text(raw)!r} is absolute; paths are relative to the app's directory"
         raise InvalidError(msg)
     if b"\0" in raw:
-        msg = f"the path {path_text(raw)!r} contains NUL"
-        raise InvalidError(msg)
+        raise InvalidError(f"the path {path_text(raw)!r} contains NUL")
     names = [name for name in raw.split(b"/") if name not in {b"", b"."}]
     if b".." in names:
-        msg = f"the path {path_text(raw)!r} contains '..'"
-        raise InvalidError(msg)
+        raise InvalidError(f"the path {path_text(raw)!r} contains '..'")
     parsed = b"/".join(names)
     if len(parsed) > MAX_PATH_BYTES or any(len(name) > MAX_COMPONENT_BYTES for name in names):
         msg = (
@@ -62,8 +60,7 @@ def _to_bytes(path: str | bytes) -> bytes:
     try:
         return path.encode(errors="surrogateescape")
     except UnicodeEncodeError as error:
-        msg = "the path is not text that UTF-8 can hold"
-        raise InvalidError(msg) from error
+        raise InvalidError("the path is not text that UTF-8 can hold") from error
 
 
 def path_text(path: bytes) -> str:

@@ -6,7 +6,7 @@ The docstrings are the specification. Everything is synchronous and is called fr
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -16,8 +16,6 @@ from holdfast.form.entries import Kind
 from holdfast.form.terms import EntryWarning
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
-
     from holdfast.domain.digest import Digest
     from holdfast.domain.kept import PartialBytes
 
@@ -107,11 +105,8 @@ class Described(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 class FileReader(Protocol):
     """An open regular file. Used by one thread at a time, not always the same; closed once."""
 
-    def read(self, offset: int, length: int) -> bytes:
-        """Exactly ``length`` bytes. Zeros stand for what the file no longer has."""
-
     def read_into(self, buffer: memoryview, offset: int) -> None:
-        """The same into the whole of ``buffer``."""
+        """Fill ``buffer`` with its bytes. Zeros stand for what the file no longer has."""
 
     def close(self) -> bool:
         """Close it. False when its bytes may have changed since the walk, or there were fewer."""

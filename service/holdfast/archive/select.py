@@ -12,6 +12,7 @@ not grow with the number of exact paths, and no pattern can make matching take e
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from holdfast.archive.paths import is_below, parse_path, path_text
@@ -28,20 +29,18 @@ _CHARACTER: Final = rb"(?>[\x00-\x2e\x30-\x7f]|[\xc0-\xff][\x80-\xbf]*+|[\x80-\x
 _TOKEN: Final = re.compile(rb"\*+|\?|\[!?\]?[^\]]*\]|[^*?\[]+|\[", re.DOTALL)
 
 
+@dataclass(slots=True, eq=False)
 class _Node:
     """A state: the names that lead on, and the patterns that end here.
 
     A path here is also in ``anywhere``, the state of a ``**``, which every name leads back to.
     """
 
-    __slots__ = ("anywhere", "ends", "globs", "literals", "loops")
-
-    def __init__(self, *, loops: bool = False) -> None:
-        self.literals: dict[bytes, _Node] = {}
-        self.globs: list[tuple[re.Pattern[bytes], _Node]] = []
-        self.anywhere: _Node | None = None
-        self.ends: list[int] = []
-        self.loops = loops
+    loops: bool = False
+    literals: dict[bytes, _Node] = field(default_factory=dict)
+    globs: list[tuple[re.Pattern[bytes], _Node]] = field(default_factory=list)
+    anywhere: _Node | None = None
+    ends: list[int] = field(default_factory=list)
 
     def then(self, name: bytes) -> _Node:
         """The state behind one name of a pattern, made if need be."""
@@ -82,11 +81,10 @@ class Selection:
         """Raises InvalidError for what cannot be a path, TooLargeError for too many patterns."""
         self._patterns = list(dict.fromkeys(map(parse_path, patterns)))
         if len(self._patterns) > MAX_SELECT_PATTERNS:
-            msg = f"{len(self._patterns)} paths are more than {MAX_SELECT_PATTERNS}"
-            raise TooLargeError(msg)
+            raise TooLargeError(f"{len(self._patterns)} paths are more than {MAX_SELECT_PATTERNS}")
         self._left_out = [name for name in map(parse_path, leave_out) if name]
         self._matched: set[int] = set()
-        self._start = _Node(loops=False)
+        self._start = _Node()
         for number, pattern in enumerate(self._patterns):
             self._add(number, pattern)
         self._parent: bytes | None = None
@@ -145,8 +143,7 @@ class Selection:
         """Raises NotFoundError, which names a pattern that has selected nothing so far."""
         for number, pattern in enumerate(self._patterns):
             if number not in self._matched:
-                msg = f"the snapshot has nothing that matches {path_text(pattern)!r}"
-                raise NotFoundError(msg)
+                raise NotFoundError(f"the snapshot has nothing that matches {path_text(pattern)!r}")
 
     def _add(self, number: int, pattern: bytes) -> None:
         names = pattern.split(b"/") if pattern else []

@@ -35,20 +35,14 @@ class Troubles:
         if error.errno in _GONE:
             warn(EntryWarning(kind="vanished", path=path))
             return
-        if self._skips:
-            self._skip(path, os.strerror(error.errno or 0), warn)
-        else:
+        if not self._skips:
             raise unreadable(path, error)
+        warn(EntryWarning(kind="unreadable", path=path, detail=os.strerror(error.errno or 0)))
 
     def refused(self, path: bytes, reason: str, warn: Warn) -> None:
         """The same for what cannot be archived for ``reason``."""
-        if self._skips:
-            self._skip(path, reason, warn)
-        else:
-            msg = f"cannot archive {_shown(path)}: {reason}"
-            raise InvalidError(msg)
-
-    def _skip(self, path: bytes, reason: str, warn: Warn) -> None:
+        if not self._skips:
+            raise InvalidError(f"cannot archive {_shown(path)}: {reason}")
         warn(EntryWarning(kind="unreadable", path=path, detail=reason))
 
 

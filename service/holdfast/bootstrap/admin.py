@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from holdfast.bootstrap.sources import SOURCES
 from holdfast.bootstrap.stores import (
+    Stores,
     create_on_disk,
     is_on_disk,
     keep_older_out,
@@ -51,7 +52,6 @@ from holdfast.transport.jetstream import JetStream
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from holdfast.bootstrap.stores import Stores
     from holdfast.runtime.config import Config
     from holdfast.runtime.store_watch import StoreWatch
 
@@ -79,8 +79,7 @@ async def init_store(
     bucket is there that does not fit, ForbiddenError, UnavailableError.
     """
     if grace_seconds is not None and not 1 <= grace_seconds <= MAX_GRACE_SECONDS:
-        msg = f"the grace time is 1 to {MAX_GRACE_SECONDS} seconds"
-        raise InvalidError(msg)
+        raise InvalidError(f"the grace time is 1 to {MAX_GRACE_SECONDS} seconds")
     return await _make(
         config,
         partial(_make_buckets, grace_seconds=grace_seconds),
@@ -125,8 +124,7 @@ async def _opened(config: Config) -> AsyncIterator[Stores]:
             await stores.aclose()
         return
     if not isinstance(location, BucketLocation):
-        msg = "a memory store is its worker's own"
-        raise InvalidError(msg)
+        raise InvalidError("a memory store is its worker's own")
     async with _jetstream(config) as js:
         yield open_stores(config, js, SOURCES)
 
@@ -244,8 +242,7 @@ async def watch_store(config: Config) -> AsyncIterator[StoreWatch]:
     Raises InvalidError when it has none, ForbiddenError, UnavailableError.
     """
     if not isinstance(parse_location(config.store), BucketLocation):
-        msg = f"the store {config.store} has no buckets: this is for nats://BUCKET"
-        raise InvalidError(msg)
+        raise InvalidError(f"the store {config.store} has no buckets: this is for nats://BUCKET")
     async with _jetstream(config) as js:
         yield open_stores(config, js, SOURCES).watch(config, js)
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from holdfast.bootstrap.snapshots import packs_of
 from holdfast.repository.care.doctor import Doctor, Surroundings
@@ -27,7 +26,6 @@ from holdfast.runtime.lifecycle import Chore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from typing import Any
 
     from holdfast.bootstrap.setup import Setup
     from holdfast.bootstrap.stores import Stores
@@ -42,13 +40,44 @@ ONE_PLACE: Final = "store"
 _JITTER: Final = 0.2
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class CareParts:
     """Everything with which one worker looks after what is stored."""
 
-    scrub: Scrub
-    usage: Usage
-    doctor: Doctor
+    def __init__(
+        self,
+        setup: Setup,
+        stores: Stores,
+        collector: Collector,
+        replays: Replays,
+        surroundings: Surroundings,
+        greeting: Callable[[], Mapping[str, Any]],
+    ) -> None:
+        """``replays`` read the logs of states back.
+
+        ``greeting`` gives what the nats-server that is connected to says of itself.
+        """
+        sources = setup.sources
+        inventory = inventory_of(setup, stores, collector)
+        self.scrub = Scrub(
+            collector.spaces,
+            stores.records,
+            Pace(setup.config.scrub_bytes_per_second, monotonic=sources.monotonic),
+            StateLogsBack(stores.snapshots, replays),
+            place=lambda: place_of(greeting()) if stores.streams else ONE_PLACE,
+            worker=setup.worker,
+            every=timedelta(days=setup.config.scrub_days),
+            sources=sources,
+        )
+        self.doctor = Doctor(
+            inventory,
+            collector,
+            stores.records,
+            self.scrub,
+            surroundings,
+            clock=sources.clock,
+            monotonic=sources.monotonic,
+        )
+        self.usage = Usage(inventory, collector, monotonic=sources.monotonic)
 
     def chores(self) -> tuple[Chore, ...]:
         """The work to be done in the background."""
@@ -58,43 +87,6 @@ class CareParts:
         """Stop what is under way."""
         for part in (self.scrub, self.usage, self.doctor):
             await part.aclose()
-
-
-def assemble_care(
-    setup: Setup,
-    stores: Stores,
-    collector: Collector,
-    replays: Replays,
-    surroundings: Surroundings,
-    greeting: Callable[[], Mapping[str, Any]],
-) -> CareParts:
-    """``replays`` read the logs of states back.
-
-    ``greeting`` gives what the nats-server that is connected to says of itself.
-    """
-    sources = setup.sources
-    inventory = inventory_of(setup, stores, collector)
-    scrub = Scrub(
-        collector.spaces,
-        stores.records,
-        Pace(setup.config.scrub_bytes_per_second, monotonic=sources.monotonic),
-        StateLogsBack(stores.snapshots, replays),
-        place=lambda: place_of(greeting()) if stores.streams else ONE_PLACE,
-        worker=setup.worker,
-        every=timedelta(days=setup.config.scrub_days),
-        sources=sources,
-    )
-    doctor = Doctor(
-        inventory,
-        collector,
-        stores.records,
-        scrub,
-        surroundings,
-        clock=sources.clock,
-        monotonic=sources.monotonic,
-    )
-    usage = Usage(inventory, collector, monotonic=sources.monotonic)
-    return CareParts(scrub=scrub, usage=usage, doctor=doctor)
 
 
 def inventory_of(setup: Setup, stores: Stores, collector: Collector) -> Inventory:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from holdfast.bootstrap.snapshots import opener_of, packs_of
@@ -12,7 +13,7 @@ from holdfast.repository.collector.removals import Removals
 from holdfast.repository.names.roots import NameRoots
 from holdfast.repository.snapshots.roots import SnapshotRoots
 from holdfast.repository.states.roots import StateRoots
-from holdfast.repository.uploads.living import LivingUploads
+from holdfast.repository.uploads.living import living_stagings
 
 if TYPE_CHECKING:
     from holdfast.bootstrap.names import NameParts
@@ -43,6 +44,6 @@ def assemble_collector(setup: Setup, stores: Stores, names: NameParts) -> Collec
         ),
         stores.records,
         Removals(stores.records, setup.sources.new_id),
-        LivingUploads(stores.records).stagings,
+        partial(living_stagings, stores.records),
         pace,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from holdfast.repository.blobs import BLOBS, BlobRepository
@@ -24,46 +23,35 @@ if TYPE_CHECKING:
     from holdfast.repository.uploads.uploads import UploadService
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class NameParts:
-    """Everything about names that one worker has."""
+    """Everything about names that one worker has. Made in the event loop that runs it."""
 
-    names: NameRepository
-    targets: NameTargets
-    index: NameIndex
-    rules: NameRules
-    writes: NameWrites
-    expiry: NameExpiry
+    def __init__(self, setup: Setup, stores: Stores) -> None:
+        sources, worker = setup.sources, setup.worker
+        past = PastWrites(stores.records, sources.clock)
+        stored = NamedBytes(stores.blobs, sources)
+        blobs = BlobRepository({BLOBS: stores.blobs}, max_inline_bytes=setup.max_inline_bytes)
+        self._setup = setup
+        self.rules = NameRules(stores.names, monotonic=sources.monotonic)
+        self.writes = NameWrites(stores.names, self.rules, past, worker=worker, sources=sources)
+        self.names = NameRepository(blobs, stored, self.writes, self.rules, sources=sources)
+        self.targets = NameTargets(self.writes, stored, sources)
+        self.index = NameIndex(stores.names, keep=self.rules.known, sources=sources)
+        self.expiry = NameExpiry(
+            stores.names, self.writes, self.rules, worker=worker, sources=sources
+        )
 
-    def chores(self, setup: Setup, uploads: UploadService) -> tuple[Chore, ...]:
+    def chores(self, uploads: UploadService) -> tuple[Chore, ...]:
         """The work to be done in the background."""
-        lease_seconds = setup.config.upload_lease_seconds
+        lease_seconds = self._setup.config.upload_lease_seconds
         lapses = NameLapses(
             self.writes,
             self.index.pending,
             uploads.is_live,
-            monotonic=setup.sources.monotonic,
+            monotonic=self._setup.sources.monotonic,
             lease_seconds=lease_seconds,
         )
         return (
             Chore("read_rules", BELIEVED_SECONDS, self.rules.read, first_seconds=0),
             Chore("sweep_names", lease_seconds / SWEEPS_PER_LEASE, lapses.sweep),
         )
-
-
-def assemble_names(setup: Setup, stores: Stores) -> NameParts:
-    """To be called in the event loop that runs them."""
-    sources = setup.sources
-    rules = NameRules(stores.names, monotonic=sources.monotonic)
-    past = PastWrites(stores.records, sources.clock)
-    writes = NameWrites(stores.names, rules, past, worker=setup.worker, sources=sources)
-    stored = NamedBytes(stores.blobs, sources)
-    blobs = BlobRepository({BLOBS: stores.blobs}, max_inline_bytes=setup.max_inline_bytes)
-    return NameParts(
-        names=NameRepository(blobs, stored, writes, rules, sources=sources),
-        targets=NameTargets(writes, stored, sources),
-        index=NameIndex(stores.names, keep=rules.known, sources=sources),
-        rules=rules,
-        writes=writes,
-        expiry=NameExpiry(stores.names, writes, rules, worker=setup.worker, sources=sources),
-    )

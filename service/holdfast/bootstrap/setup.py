@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from holdfast.domain import limits
-from holdfast.tracing import NO_TRACER
+from holdfast.tracing import NO_TRACER, Tracer
 
 if TYPE_CHECKING:
     from datetime import timedelta
 
     from holdfast.runtime.config import Config
     from holdfast.sources import Sources
-    from holdfast.tracing import Tracer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

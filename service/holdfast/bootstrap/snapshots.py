@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -24,7 +23,7 @@ from holdfast.repository.snapshots.listing import SnapshotListing
 from holdfast.repository.snapshots.making import Maker, SnapshotLedger
 from holdfast.repository.snapshots.manifests import Manifests
 from holdfast.repository.snapshots.packs import Packs
-from holdfast.repository.snapshots.placement import Placement
+from holdfast.repository.snapshots.placement import AppPeers, Placement
 from holdfast.repository.snapshots.policies import Policies
 from holdfast.repository.snapshots.prune import Pruner
 from holdfast.repository.snapshots.reads import SnapshotReads
@@ -55,93 +54,73 @@ PRUNE_JITTER: Final = 0.2
 """So far workers that were started together drift apart, as a share of the interval."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class SnapshotParts:
-    """Everything about snapshots that one worker has."""
+    """Everything about snapshots that one worker has. Made in the event loop that runs it."""
 
-    handlers: SnapshotHandlers
-    ledger: SnapshotLedger
-    reads: SnapshotReads
-    retention: RetentionHandlers
-    pruner: Pruner
-    jobs: Jobs
-    restores: Restores
-    lapses: Lapses
-    lease_seconds: float
-    prune_seconds: float
-    threads: tuple[ThreadPoolExecutor, ...]
+    def __init__(
+        self,
+        setup: Setup,
+        stores: Stores,
+        *,
+        apps: Apps,
+        peers: AppPeers,
+        publish: Publish,
+        zones: TimeZones | None = None,
+    ) -> None:
+        """``apps`` are this worker's; ``zones`` those of this program, unless others are given."""
+        config, sources = setup.config, setup.sources
+        lease_seconds = config.snapshot_lease_seconds
+        owner = Maker(id=setup.worker, node=config.node, lease_seconds=lease_seconds)
+        ledger, ops = Ledger(stores.snapshots), Ops(stores.records)
+        listing = SnapshotListing(ledger)
+        packs = packs_of(setup, stores)
+        open_store = opener_of(packs)
+        readers = ThreadPoolExecutor(READ_THREADS, "read")
+        workers = ThreadPoolExecutor(config.max_archives + MAX_HUNG_THREADS, "archive")
+        jobs = _jobs(setup, ledger, workers, publish)
+        manifests = Manifests(packs, open_store, readers)
+        snapshots = SnapshotLedger(
+            ledger, listing, ops, packs, manifests, sources=sources, on_removed=jobs.cancel
+        )
+        zones = zones or packaged_zones()
+        policies = Policies(ledger, zones)
+        self._config = config
+        self._threads = (workers, readers)
+        self.lapses = _lapses(setup, ledger, jobs)
+        self.jobs = jobs
+        self.ledger = snapshots
+        self.pruner = Pruner(ledger, listing, ops, policies, zones, sources=sources)
+        self.restores = Restores(ledger, ops, jobs, packs, apps, owner=owner, sources=sources)
+        self.reads = SnapshotReads(open_store, readers, max_inline_bytes=setup.max_inline_bytes)
+        self.handlers = SnapshotHandlers(
+            snapshots=snapshots,
+            listing=listing,
+            reads=self.reads,
+            archives=Archives(snapshots, jobs, packs, apps, owner=owner, clock=sources.clock),
+            restores=self.restores,
+            placement=Placement(apps, peers, node=config.node, last_node=listing.last_node),
+            lease_seconds=lease_seconds,
+        )
+        self.retention = RetentionHandlers(
+            snapshots, policies, self.pruner, max_inline_bytes=setup.max_inline_bytes
+        )
 
     def chores(self) -> tuple[Chore, ...]:
         """The work to be done in the background."""
-        sweep_seconds = self.lease_seconds / SWEEPS_PER_LEASE
+        config = self._config
+        lease_seconds = config.snapshot_lease_seconds
+        sweep_seconds = lease_seconds / SWEEPS_PER_LEASE
         return (
             Chore("sweep_snapshots", sweep_seconds, self.lapses.sweep, first_seconds=0),
-            Chore("sweep_stagings", self.lease_seconds, self.restores.sweep, first_seconds=0),
-            Chore("prune_snapshots", self.prune_seconds, self.pruner.run, jitter=PRUNE_JITTER),
+            Chore("sweep_stagings", lease_seconds, self.restores.sweep, first_seconds=0),
+            Chore("prune_snapshots", config.prune_seconds, self.pruner.run, jitter=PRUNE_JITTER),
         )
 
     async def aclose(self) -> None:
         """Stop what still runs."""
         await self.jobs.aclose()
-        for threads in self.threads:
+        for threads in self._threads:
             threads.shutdown(wait=False, cancel_futures=True)
-
-
-def assemble_snapshots(
-    setup: Setup,
-    stores: Stores,
-    *,
-    apps: Apps,
-    peers: AppPeers,
-    publish: Publish,
-    zones: TimeZones | None = None,
-) -> SnapshotParts:
-    """To be called in the event loop that runs them. ``apps`` are this worker's.
-
-    ``zones`` are those of this program, unless others are given.
-    """
-    config, sources = setup.config, setup.sources
-    lease_seconds = config.snapshot_lease_seconds
-    owner = Maker(id=setup.worker, node=config.node, lease_seconds=lease_seconds)
-    ledger, ops = Ledger(stores.snapshots), Ops(stores.records)
-    listing = SnapshotListing(ledger)
-    packs = packs_of(setup, stores)
-    open_store = opener_of(packs)
-    readers = ThreadPoolExecutor(READ_THREADS, "read")
-    workers = ThreadPoolExecutor(config.max_archives + MAX_HUNG_THREADS, "archive")
-    jobs = _jobs(setup, ledger, workers, publish)
-    manifests = Manifests(packs, open_store, readers)
-    snapshots = SnapshotLedger(
-        ledger, listing, ops, packs, manifests, sources=sources, on_removed=jobs.cancel
-    )
-    zones = zones or packaged_zones()
-    policies = Policies(ledger, zones)
-    pruner = Pruner(ledger, listing, ops, policies, zones, sources=sources)
-    restores = Restores(ledger, ops, jobs, packs, apps, owner=owner, sources=sources)
-    reads = SnapshotReads(open_store, readers, max_inline_bytes=setup.max_inline_bytes)
-    return SnapshotParts(
-        ledger=snapshots,
-        reads=reads,
-        handlers=SnapshotHandlers(
-            snapshots=snapshots,
-            listing=listing,
-            reads=reads,
-            archives=Archives(snapshots, jobs, packs, apps, owner=owner, clock=sources.clock),
-            restores=restores,
-            placement=Placement(apps, peers, node=config.node, last_node=listing.last_node),
-            lease_seconds=lease_seconds,
-        ),
-        retention=RetentionHandlers(
-            snapshots, policies, pruner, max_inline_bytes=setup.max_inline_bytes
-        ),
-        pruner=pruner,
-        jobs=jobs,
-        restores=restores,
-        lapses=_lapses(setup, ledger, jobs),
-        lease_seconds=lease_seconds,
-        prune_seconds=config.prune_seconds,
-        threads=(workers, readers),
-    )
 
 
 def packs_of(setup: Setup, stores: Stores) -> Packs:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from holdfast.handlers.follow import MAX_MESSAGE_BYTES, FollowHandlers
@@ -30,58 +29,39 @@ PAGE_OVERHEAD_BYTES: Final = 1024
 _JITTER: Final = 0.2
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class StateParts:
-    """Everything about states that one worker has."""
+    """Everything about states that one worker has. Made in the event loop that runs it."""
 
-    handlers: StateHandlers
-    follows: FollowHandlers
-    replays: Replays
-    upkeep: Upkeep
-    records: StateRecords
-
-    def chores(self) -> tuple[Chore, ...]:
-        """The work to be done in the background."""
-        return (
-            Chore(
-                "write_ends_down",
-                WRITE_DOWN_SECONDS,
-                self.records.write_ends_down,
-                jitter=_JITTER,
-            ),
-        )
-
-
-def assemble_states(setup: Setup, stores: Stores) -> StateParts:
-    """To be called in the event loop that runs them."""
-    sources = setup.sources
-    logs = StateLogs(stores.states)
-    states = StateRecords(stores.snapshots, logs, sources=sources)
-    places = CommandPlaces(logs)
-    stored = SavedBytes(stores.blobs, sources)
-    max_bytes = setup.max_inline_bytes - PAGE_OVERHEAD_BYTES
-    replays = Replays(states, places, max_bytes=max_bytes)
-    upkeep = Upkeep(states, places, stored, sources=sources)
-    skew = ClockSkew(stores.states, sources=sources)
-    return StateParts(
-        handlers=StateHandlers(
+    def __init__(self, setup: Setup, stores: Stores) -> None:
+        sources = setup.sources
+        logs = StateLogs(stores.states)
+        states = StateRecords(stores.snapshots, logs, sources=sources)
+        places = CommandPlaces(logs)
+        stored = SavedBytes(stores.blobs, sources)
+        max_bytes = setup.max_inline_bytes - PAGE_OVERHEAD_BYTES
+        skew = ClockSkew(stores.states, sources=sources)
+        self.records = states
+        self.replays = Replays(states, places, max_bytes=max_bytes)
+        self.upkeep = Upkeep(states, places, stored, sources=sources)
+        self.handlers = StateHandlers(
             Appender(states, skew, sources=sources, max_bytes=setup.max_inline_bytes),
             StateSaves(states, stored, sources=sources, max_bytes=max_bytes),
-            replays,
-            upkeep,
+            self.replays,
+            self.upkeep,
             append_subjects=(
                 append_subject(setup.worker, "json"),
                 append_subject(setup.worker, "bytes"),
             ),
             prefix=setup.config.prefix,
             max_inline_bytes=setup.max_inline_bytes,
-        ),
-        follows=FollowHandlers(
-            replays,
+        )
+        self.follows = FollowHandlers(
+            self.replays,
             monotonic=sources.monotonic,
             max_bytes=min(MAX_MESSAGE_BYTES, setup.max_inline_bytes // 2),
-        ),
-        replays=replays,
-        upkeep=upkeep,
-        records=states,
-    )
+        )
+
+    def chores(self) -> tuple[Chore, ...]:
+        """The work to be done in the background."""
+        write = self.records.write_ends_down
+        return (Chore("write_ends_down", WRITE_DOWN_SECONDS, write, jitter=_JITTER),)

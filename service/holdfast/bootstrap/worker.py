@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from importlib.metadata import version
@@ -15,20 +14,19 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from holdfast.archive.create.content import check_chunker
-from holdfast.bootstrap.care import CareParts, assemble_care
+from holdfast.bootstrap.care import CareParts
 from holdfast.bootstrap.collector import assemble_collector
 from holdfast.bootstrap.links import assemble_links
-from holdfast.bootstrap.names import NameParts, assemble_names
+from holdfast.bootstrap.names import NameParts
 from holdfast.bootstrap.setup import Setup
-from holdfast.bootstrap.snapshots import SnapshotParts, assemble_snapshots
+from holdfast.bootstrap.snapshots import SnapshotParts
 from holdfast.bootstrap.sources import SOURCES
-from holdfast.bootstrap.states import StateParts, assemble_states
+from holdfast.bootstrap.states import StateParts
 from holdfast.bootstrap.stores import Stores, open_stores
 from holdfast.bootstrap.watch import assemble_watch
 from holdfast.errors import HoldfastError, UnavailableError
 from holdfast.handlers.blobs import BlobHandlers
 from holdfast.handlers.care import CareHandlers
-from holdfast.handlers.collection import CollectionHandlers
 from holdfast.handlers.names import NameHandlers
 from holdfast.handlers.status import StatusHandlers
 from holdfast.handlers.uploads import UploadHandlers
@@ -45,17 +43,12 @@ from holdfast.repository.snapshots.apps import Apps
 from holdfast.repository.states.keeping import StateKeeper
 from holdfast.repository.uploads.owned import UploadLimits
 from holdfast.repository.uploads.uploads import UploadService
-from holdfast.runtime.care_metrics import CareMetrics
-from holdfast.runtime.collector_metrics import CollectorMetrics
-from holdfast.runtime.connection_metrics import ConnectionMetrics
 from holdfast.runtime.dispatch import Dispatcher
 from holdfast.runtime.format_watch import FormatWatch
 from holdfast.runtime.freshness import PROVE_SECONDS, Freshness
-from holdfast.runtime.index_metrics import IndexMetrics
 from holdfast.runtime.lifecycle import Chore, WorkersConnection, serve_until_stopped
-from holdfast.runtime.metrics import serve_metrics
+from holdfast.runtime.metrics import serve_metrics, show
 from holdfast.runtime.peers import LOOK_SECONDS, Peers
-from holdfast.runtime.request_metrics import RequestMetrics
 from holdfast.runtime.startup import (
     StoppedError,
     check_layout,
@@ -64,11 +57,18 @@ from holdfast.runtime.startup import (
     missing_right_told,
     unless_stopped,
 )
-from holdfast.runtime.state_metrics import StateMetrics
 from holdfast.runtime.statistics import Identity
 from holdfast.runtime.worker import Worker
+from holdfast.runtime.worker_metrics import (
+    care_metrics,
+    collector_metrics,
+    connection_metrics,
+    index_metrics,
+    request_metrics,
+    state_metrics,
+)
 from holdfast.stores.wrappers.guarded import StoreMetrics
-from holdfast.tracing import NO_TRACER
+from holdfast.tracing import NO_TRACER, Tracer
 from holdfast.transport.connection import Connection, connect
 from holdfast.transport.inbox import Inbox
 from holdfast.transport.jetstream import JetStream
@@ -76,13 +76,12 @@ from holdfast.transport.jetstream import JetStream
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from prometheus_client import CollectorRegistry
+
     from holdfast.domain.store_state import Durability
     from holdfast.handlers.endpoint import AnyEndpoint
-    from holdfast.handlers.watch import WatchHandlers
-    from holdfast.repository.collector.collector import Collector
     from holdfast.runtime.config import Config
     from holdfast.runtime.store_watch import StoreWatch
-    from holdfast.tracing import Tracer
     from holdfast.transport.options import NatsOptions
 
 log = structlog.get_logger(__name__)
@@ -155,18 +154,9 @@ async def _serve(
             tracer=tracer,
         )
         guarded = stores.guarded(StoreMetrics.register(registry), SOURCES, grace)
-        parts = _assemble(setup, inbox, guarded, watch, servers.durability)
-        ConnectionMetrics.register(registry, connection, parts.worker)
-        CollectorMetrics.register(registry, lambda: parts.collector.totals)
-        CareMetrics.register(
-            registry, lambda: parts.care.scrub.totals, lambda: parts.snapshots.pruner.totals
-        )
-        IndexMetrics.register(registry, lambda: parts.names.index.state)
-        StateMetrics.register(registry, lambda: parts.states.records.totals)
-        RequestMetrics.register(
-            registry, lambda: parts.worker.stats, lambda: parts.peers.clocks(timedelta())
-        )
-        return await parts.serve(setup, stop, lost)
+        parts = _Parts(setup, inbox, guarded, watch, servers.durability)
+        _show_metrics(registry, connection, parts)
+        return await parts.serve(stop, lost)
 
 
 def _check_apps(config: Config) -> None:
@@ -183,37 +173,88 @@ async def _check_stores(stores: Stores, watch: StoreWatch) -> timedelta:
     return grace
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class _Parts:
     """The parts of a worker."""
 
-    worker: Worker
-    freshness: Freshness
-    stores: Stores
-    uploads: UploadService
-    names: NameParts
-    snapshots: SnapshotParts
-    states: StateParts
-    watches: WatchHandlers
-    collector: Collector
-    care: CareParts
-    peers: Peers
-    apps: Apps
+    def __init__(
+        self, setup: Setup, inbox: Inbox, stores: Stores, watch: StoreWatch, durability: Durability
+    ) -> None:
+        config = setup.config
+        connection = watch.jetstream.connection
+        self._setup = setup
+        self._stores = stores
+        self.names = NameParts(setup, stores)
+        self._uploads = _uploads(setup, stores, self.names)
+        self._apps = Apps(Path(config.apps) if config.apps is not None else None)
+        self.peers = _peers(setup, connection, inbox, self._apps)
+        self.snapshots = SnapshotParts(
+            setup,
+            stores,
+            apps=self._apps,
+            peers=self.peers,
+            publish=partial(_publish, connection),
+        )
+        self.states = StateParts(setup, stores)
+        self._watches = assemble_watch(setup, stores)
+        self._freshness = Freshness(connection)
+        self.collector = assemble_collector(setup, stores, self.names)
+        surroundings = Surroundings(
+            store=watch.read,
+            counts=watch.counts,
+            clocks=self.peers.clocks,
+            troubles=lambda: self.snapshots.pruner.troubles,
+        )
+        self.care = CareParts(
+            setup,
+            stores,
+            self.collector,
+            self.states.replays,
+            surroundings,
+            lambda: connection.server_info,
+        )
+        self.worker = Worker(
+            connection,
+            Dispatcher(setup.sources, timeout_seconds=config.request_timeout_seconds),
+            self._endpoints(watch),
+            _identity(setup, durability),
+            prefix=config.prefix,
+            max_concurrent=config.max_concurrent_requests,
+            inbox_prefixes=config.inbox_prefixes,
+            node=config.node if config.apps is not None else None,
+            age=lambda: self._freshness.most_seconds,
+            tracer=setup.tracer,
+        )
 
-    async def serve(self, setup: Setup, stop: asyncio.Event, lost: asyncio.Event) -> int:
+    def _endpoints(self, watch: StoreWatch) -> tuple[AnyEndpoint, ...]:
+        index, pruner = self.names.index, self.snapshots.pruner
+        return (
+            *_blobs(self._setup, self._stores, self._uploads, self.names),
+            *StatusHandlers(watch.read, lambda: index.state, pruner.advice).endpoints(),
+            *self.snapshots.handlers.endpoints(),
+            *self.snapshots.retention.endpoints(),
+            *self.states.handlers.endpoints(),
+            *self.states.follows.endpoints(),
+            *self._watches.endpoints(),
+            *CareHandlers(
+                self.care.scrub, self.care.usage, self.care.doctor, self.collector
+            ).endpoints(),
+            *assemble_links(self._setup, self._stores, self.names, self.snapshots),
+        )
+
+    async def serve(self, stop: asyncio.Event, lost: asyncio.Event) -> int:
         """See `serve_until_stopped`. Raises UnavailableError, StoppedError before that."""
-        form = FormatWatch(self.stores.check_format, stop)
+        form = FormatWatch(self._stores.check_format, stop)
         try:
             await unless_stopped(self.peers.check_node(), stop)
             self.peers.start()
             self.names.index.start()
             status = await serve_until_stopped(
                 self.worker,
-                self._chores(setup, form),
+                self._chores(form),
                 stop=stop,
                 lost=lost,
-                drain_seconds=setup.config.drain_seconds,
-                drain_too=(self.watches.drain, self.states.follows.drain, self._drain),
+                drain_seconds=self._setup.config.drain_seconds,
+                drain_too=(self._watches.drain, self.states.follows.drain, self._drain),
             )
             return 1 if form.is_outdated else status
         finally:
@@ -222,24 +263,25 @@ class _Parts:
             await self.states.upkeep.aclose()
             await self.snapshots.aclose()
             await self.names.index.aclose()
-            await self.uploads.aclose()
-            self.apps.close()
-            await self.stores.aclose()
+            await self._uploads.aclose()
+            self._apps.close()
+            await self._stores.aclose()
 
-    def _chores(self, setup: Setup, form: FormatWatch) -> tuple[Chore, ...]:
-        sweep_seconds = setup.config.upload_lease_seconds / SWEEPS_PER_LEASE
+    def _chores(self, form: FormatWatch) -> tuple[Chore, ...]:
+        config = self._setup.config
+        sweep_seconds = config.upload_lease_seconds / SWEEPS_PER_LEASE
         return (
-            Chore("prove_freshness", PROVE_SECONDS, self.freshness.prove, first_seconds=0),
-            Chore("renew_uploads", RENEW_SECONDS, self.uploads.renew),
-            Chore("sweep_uploads", sweep_seconds, self.uploads.sweep),
+            Chore("prove_freshness", PROVE_SECONDS, self._freshness.prove, first_seconds=0),
+            Chore("renew_uploads", RENEW_SECONDS, self._uploads.renew),
+            Chore("sweep_uploads", sweep_seconds, self._uploads.sweep),
             Chore("read_format", sweep_seconds, form.look),
-            Chore("collect", setup.config.collect_every_seconds, self.collector.run),
+            Chore("collect", config.collect_every_seconds, self.collector.run),
             Chore("look_for_peers", LOOK_SECONDS, self.peers.look, first_seconds=0),
-            *self.names.chores(setup, self.uploads),
+            *self.names.chores(self._uploads),
             *self.snapshots.chores(),
             *self.states.chores(),
             *self.care.chores(),
-            *self.stores.chores,
+            *self._stores.chores,
         )
 
     async def _drain(self, seconds: float) -> None:
@@ -248,75 +290,14 @@ class _Parts:
         await self.snapshots.jobs.drain(seconds)
 
 
-def _assemble(
-    setup: Setup, inbox: Inbox, stores: Stores, watch: StoreWatch, durability: Durability
-) -> _Parts:
-    config = setup.config
-    connection = watch.jetstream.connection
-    names = assemble_names(setup, stores)
-    uploads = _uploads(setup, stores, names)
-    apps = Apps(Path(config.apps) if config.apps is not None else None)
-    peers = _peers(setup, connection, inbox, apps)
-    snapshots = assemble_snapshots(
-        setup, stores, apps=apps, peers=peers, publish=partial(_publish, connection)
-    )
-    states = assemble_states(setup, stores)
-    watches = assemble_watch(setup, stores)
-    freshness = Freshness(connection)
-    collector = assemble_collector(setup, stores, names)
-    surroundings = Surroundings(
-        store=watch.read,
-        counts=watch.counts,
-        clocks=peers.clocks,
-        troubles=lambda: snapshots.pruner.troubles,
-    )
-    care = assemble_care(
-        setup,
-        stores,
-        collector,
-        states.replays,
-        surroundings,
-        lambda: connection.server_info,
-    )
-    worker = Worker(
-        connection,
-        Dispatcher(setup.sources, timeout_seconds=config.request_timeout_seconds),
-        (
-            *_blobs(setup, stores, uploads, names),
-            *StatusHandlers(
-                watch.read, lambda: names.index.state, snapshots.pruner.advice
-            ).endpoints(),
-            *snapshots.handlers.endpoints(),
-            *snapshots.retention.endpoints(),
-            *states.handlers.endpoints(),
-            *states.follows.endpoints(),
-            *watches.endpoints(),
-            *CollectionHandlers(collector).endpoints(),
-            *CareHandlers(care.scrub, care.usage, care.doctor).endpoints(),
-            *assemble_links(setup, stores, names, snapshots),
-        ),
-        _identity(setup, durability),
-        prefix=config.prefix,
-        max_concurrent=config.max_concurrent_requests,
-        inbox_prefixes=config.inbox_prefixes,
-        node=config.node if config.apps is not None else None,
-        age=lambda: freshness.most_seconds,
-        tracer=setup.tracer,
-    )
-    return _Parts(
-        worker=worker,
-        freshness=freshness,
-        stores=stores,
-        uploads=uploads,
-        names=names,
-        snapshots=snapshots,
-        states=states,
-        watches=watches,
-        collector=collector,
-        care=care,
-        peers=peers,
-        apps=apps,
-    )
+def _show_metrics(registry: CollectorRegistry, connection: Connection, parts: _Parts) -> None:
+    worker, peers, pruner = parts.worker, parts.peers, parts.snapshots.pruner
+    show(registry, lambda: connection_metrics(connection, worker))
+    show(registry, lambda: collector_metrics(parts.collector.totals))
+    show(registry, lambda: care_metrics(parts.care.scrub.totals, pruner.totals))
+    show(registry, lambda: index_metrics(parts.names.index.state))
+    show(registry, lambda: state_metrics(parts.states.records.totals))
+    show(registry, lambda: request_metrics(worker.stats, peers.clocks(timedelta())))
 
 
 def _uploads(setup: Setup, stores: Stores, names: NameParts) -> UploadService:
@@ -339,24 +320,17 @@ def _blobs(
     setup: Setup, stores: Stores, uploads: UploadService, names: NameParts
 ) -> tuple[AnyEndpoint, ...]:
     spaces = {BLOBS: stores.blobs, PACKS: stores.packs}
-    at = partial(part_subject, setup.config.prefix, setup.worker)
     blobs = BlobHandlers(
         BlobRepository(spaces, max_inline_bytes=setup.max_inline_bytes),
-        uploads,
         names.names,
         names.index,
         Keepers((names.index, StateKeeper(stores.snapshots))),
-        part_subject=at,
     )
-    of_names = NameHandlers(
-        names.names,
-        names.index,
-        uploads,
-        part_subject=at,
-        max_inline_bytes=setup.max_inline_bytes,
+    of_names = NameHandlers(names.names, names.index, max_inline_bytes=setup.max_inline_bytes)
+    of_uploads = UploadHandlers(
+        uploads, worker=setup.worker, part_subject=partial(part_subject, setup.config.prefix)
     )
-    looks = UploadHandlers(uploads, part_subject=partial(part_subject, setup.config.prefix))
-    return (*blobs.endpoints(), *of_names.endpoints(), *looks.endpoints())
+    return (*blobs.endpoints(), *of_names.endpoints(), *of_uploads.endpoints())
 
 
 def _peers(setup: Setup, connection: Connection, inbox: Inbox, apps: Apps) -> Peers:

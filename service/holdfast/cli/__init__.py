@@ -11,7 +11,7 @@ import io
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TextIO
 
 from holdfast.cli import exit_codes
 from holdfast.cli.output import reason_of, say_error
@@ -19,7 +19,6 @@ from holdfast.errors import HoldfastError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import TextIO
 
 SERVING: Final = frozenset({"gateway", "up", "watch", "worker"})
 """The commands that run until they are told to end."""

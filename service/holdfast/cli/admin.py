@@ -11,14 +11,13 @@ from holdfast.bootstrap.admin import accept_loss, init_store, upgrade_store, wat
 from holdfast.cli.output import print_json, print_line, say, status_line
 from holdfast.cli.settings import StoreFlags
 from holdfast.cli.store_output import print_buckets, print_verdict, progress_of
-from holdfast.domain.store_state import MAX_REPLICAS
+from holdfast.domain.store_state import MAX_REPLICAS, BucketState
 from holdfast.errors import InvalidError
 from holdfast.handlers.status import store_status
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from holdfast.domain.store_state import BucketState
 
 app = App(name="admin", help_format="plaintext")
 

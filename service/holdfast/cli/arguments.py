@@ -7,7 +7,7 @@ import sys
 from contextvars import ContextVar
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, BinaryIO, Final
 
 from cyclopts import Parameter
 
@@ -16,7 +16,6 @@ from holdfast.errors import InvalidError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-    from typing import BinaryIO
 
     from holdfast.client.sources import SupportsRead
 
@@ -68,6 +67,19 @@ def output_of(name: str) -> BinaryIO | Path:
     if not name:
         raise InvalidError("the name of the file to write is empty")
     return sys.stdout.buffer if name == STANDARD else Path(name)
+
+
+def input_of(name: str) -> SupportsRead | Path:
+    """Where bytes come from: standard input for ``-``, the file of that name otherwise."""
+    return standard_input() if name == STANDARD else Path(name)
+
+
+def total_size(names: Iterable[str]) -> int | None:
+    """Bytes of the files together, None where that cannot be known."""
+    try:
+        return sum(Path(name).stat().st_size for name in names if name != STANDARD) or None
+    except OSError:
+        return None
 
 
 def first_words(lines: Iterable[str]) -> Iterator[str]:

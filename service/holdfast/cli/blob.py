@@ -10,7 +10,6 @@ import asyncio
 import sys
 from contextlib import aclosing, nullcontext
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
@@ -25,16 +24,19 @@ from holdfast.cli.arguments import (
     Offset,
     Output,
     first_words,
+    input_of,
     output_of,
-    standard_input,
+    total_size,
 )
 from holdfast.cli.connection import connect
 from holdfast.cli.link import link_blob
 from holdfast.cli.output import (
     as_total,
     human_bytes,
+    print_fields,
     print_json,
     print_line,
+    print_result,
     progress_bar,
     say,
     say_error,
@@ -44,21 +46,25 @@ from holdfast.cli.settings import ClientFlags
 from holdfast.domain.digest import Digest, parse_digest
 from holdfast.domain.limits import MAX_DIGESTS_PER_HAS
 from holdfast.errors import InvalidError
-from holdfast.protocol.blobs import DEFAULT_TYPE
+from holdfast.protocol.blobs import DEFAULT_TYPE, BlobEntry, BlobStored, CollectionReply
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from holdfast.client.sources import Source
-    from holdfast.protocol.blobs import BlobEntry, BlobStored, CollectionReply
 
 app = App(name="blob", help_format="plaintext")
 app.command(link_blob, name="link")
 
+Digests = Annotated[
+    list[str],
+    DASH,
+    Parameter(help="Digests; - reads them from standard input, one per line."),
+]
+
 
 @app.command
 async def put(
-    files: Annotated[list[str], DASH],
+    files: Annotated[list[str], DASH, Parameter(help="Files; - is standard input.")],
     /,
     *,
     type: Annotated[str, Parameter(help="Media type of the blobs.")] = DEFAULT_TYPE,  # noqa: A002 - the flag's name
@@ -71,11 +77,6 @@ async def put(
     """Store files, and print the digest of each. A blob that is already stored is not sent.
 
     Reports a file that cannot be read, stores the others, and exits with 1.
-
-    Parameters
-    ----------
-    files
-        Files; - is standard input.
     """
     from holdfast.client.many import in_order, weight_of  # noqa: PLC0415 - no help needs it
 
@@ -84,14 +85,14 @@ async def put(
     expected = None if digest is None else parse_digest(digest.strip())
     status = exit_codes.OK
     async with await connect(flags) as connection:
-        with progress_bar("put", _total_size(files)) as advance:
+        with progress_bar("put", total_size(files)) as advance:
             one_reader = asyncio.Lock()
 
             async def put_one(name: str) -> BlobStored | OSError:
                 async with one_reader if name == STANDARD else nullcontext():
                     try:
                         return await connection.put(
-                            _source_of(name),
+                            input_of(name),
                             type=type,
                             digest=expected,
                             progress=as_total(advance),
@@ -99,7 +100,7 @@ async def put(
                     except OSError as error:
                         return error
 
-            puts = in_order(files, put_one, lambda name: weight_of(_source_of(name)))
+            puts = in_order(files, put_one, lambda name: weight_of(input_of(name)))
             async with aclosing(puts) as results:
                 for name in files:
                     stored = await anext(results)
@@ -111,24 +112,10 @@ async def put(
     return status
 
 
-def _source_of(name: str) -> Source:
-    return standard_input() if name == STANDARD else Path(name)
-
-
 def _print_stored(name: str, stored: BlobStored, *, json: bool) -> None:
-    if json:
-        print_json(msgspec.to_builtins(stored) | {"file": name})
-    else:
-        print_line(stored.digest, name)
+    told = msgspec.to_builtins(stored) | {"file": name}
+    print_result(told, stored.digest, name, json=json)
     sys.stdout.flush()
-
-
-def _total_size(files: Iterable[str]) -> int | None:
-    """Bytes of the files together, None where that cannot be known."""
-    try:
-        return sum(Path(name).stat().st_size for name in files if name != STANDARD) or None
-    except OSError:
-        return None
 
 
 @app.command
@@ -152,16 +139,8 @@ async def get(
 
 
 @app.command
-async def has(
-    digests: Annotated[list[str], DASH], /, *, json: Json = False, flags: ClientFlags | None = None
-) -> int:
-    """Print the digests that are missing. Exits with 0 if there are none, else with 3.
-
-    Parameters
-    ----------
-    digests
-        Digests; - reads them from standard input, one per line.
-    """
+async def has(digests: Digests, /, *, json: Json = False, flags: ClientFlags | None = None) -> int:
+    """Print the digests that are missing. Exits with 0 if there are none, else with 3."""
     wanted = list(_parse_digests(digests))
     missing: list[Digest] = []
     async with await connect(flags) as connection:
@@ -190,28 +169,24 @@ async def stat(digest: str, /, *, json: Json = False, flags: ClientFlags | None 
     parsed = parse_digest(digest.strip())
     async with await connect(flags) as connection:
         answer = await connection.stat(parsed)
-    if json:
-        print_json(answer)
-        return
-    for key, value in msgspec.to_builtins(answer).items():
-        print_line(f"{key:12}", ", ".join(value) if isinstance(value, list) else value)
+    print_fields(answer, json=json)
 
 
 @app.command
-async def ls(prefix: str = "", /, *, json: Json = False, flags: ClientFlags | None = None) -> None:
-    """List blobs: digest, size in bytes, time, type. Objects of other programs are shown by name.
+async def ls(
+    prefix: Annotated[str, Parameter(help="First digits of the digests to list.")] = "",
+    /,
+    *,
+    json: Json = False,
+    flags: ClientFlags | None = None,
+) -> None:
+    """List blobs: digest, size in bytes, time, type.
 
-    Parameters
-    ----------
-    prefix
-        First digits of the digests to list.
+    Objects of other programs are shown by name.
     """
     async with await connect(flags) as connection:
         async for entry in connection.list(prefix):
-            if json:
-                print_json(entry)
-            else:
-                print_line(*_row(entry))
+            print_result(entry, *_row(entry), json=json)
 
 
 def _row(entry: BlobEntry) -> tuple[str, ...]:
@@ -221,24 +196,14 @@ def _row(entry: BlobEntry) -> tuple[str, ...]:
 
 
 @app.command
-async def rm(
-    digests: Annotated[list[str], DASH], /, *, json: Json = False, flags: ClientFlags | None = None
-) -> None:
-    """Delete blobs. A missing blob counts as deleted.
-
-    Parameters
-    ----------
-    digests
-        Digests; - reads them from standard input, one per line.
-    """
+async def rm(digests: Digests, /, *, json: Json = False, flags: ClientFlags | None = None) -> None:
+    """Delete blobs. A missing blob counts as deleted."""
     parsed = list(_parse_digests(digests))
     async with await connect(flags) as connection:
         for digest in parsed:
             deleted = await connection.delete(digest)
-            if json:
-                print_json({"digest": digest, "deleted": deleted})
-            else:
-                print_line(digest, "deleted" if deleted else "was not there")
+            outcome = "deleted" if deleted else "was not there"
+            print_result({"digest": digest, "deleted": deleted}, digest, outcome, json=json)
 
 
 @app.command
@@ -283,19 +248,13 @@ def _print_collected(report: CollectionReply) -> None:
 
 @app.command
 async def verify(
-    digest: str | None = None,
+    digest: Annotated[str | None, Parameter(help="The blob; by default all blobs.")] = None,
     /,
     *,
     json: Json = False,
     flags: ClientFlags | None = None,
 ) -> int:
-    """Have workers read one blob or all back and compare every byte. Exits with 5 on damage.
-
-    Parameters
-    ----------
-    digest
-        The blob; by default all blobs.
-    """
+    """Have workers read one blob or all back and compare every byte. Exits with 5 on damage."""
     parsed = None if digest is None else parse_digest(digest.strip())
     checked = size = damaged = 0
     async with await connect(flags) as connection:
@@ -306,10 +265,7 @@ async def verify(
                 damaged += len(report.damaged)
                 advance(report.bytes)
                 for blob in report.damaged:
-                    if json:
-                        print_json(blob)
-                    else:
-                        print_line(blob.digest, blob.code, blob.detail)
+                    print_result(blob, blob.digest, blob.code, blob.detail, json=json)
     if json:
         print_json({"checked": checked, "bytes": size, "damaged": damaged})
     else:

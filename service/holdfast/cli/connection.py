@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from holdfast.cli.settings import ClientFlags
+from holdfast.tracing import NO_TRACER, Tracer
 
 if TYPE_CHECKING:
     from holdfast.client import Client
 
 
-async def connect(flags: ClientFlags | None) -> Client:
+async def connect(flags: ClientFlags | None, tracer: Tracer = NO_TRACER) -> Client:
     """A connected client. ``flags`` is None when none was given. Raises as ``client.connect``."""
     from holdfast import client  # noqa: PLC0415 - no help needs it
 
@@ -21,4 +22,5 @@ async def connect(flags: ClientFlags | None) -> Client:
         prefix=config.prefix,
         timeout_seconds=given.timeout,
         renew=lambda: given.load().config.nats,
+        tracer=tracer,
     )

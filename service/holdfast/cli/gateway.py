@@ -7,43 +7,40 @@ import signal
 import tempfile
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, get_type_hints
 
 import uvloop
 from cyclopts import Group, Parameter
-from msgspec import Meta
 
 from holdfast import client
 from holdfast.bootstrap.admin import init_store
 from holdfast.cli import exit_codes
+from holdfast.cli.connection import connect
+from holdfast.cli.local import environment_of, own_pool, wait_serving
 from holdfast.cli.output import print_line, say
-from holdfast.cli.settings import ClientFlags
-from holdfast.cli.up import environment_of, link_variables, wait_serving
+from holdfast.cli.settings import ClientFlags, setting
 from holdfast.errors import InvalidError
 from holdfast.gateway.server import serve
 from holdfast.gateway.settings import GatewaySettings, load_settings
-from holdfast.runtime.config import load_config
 from holdfast.runtime.embedded import EmbeddedServer
 from holdfast.runtime.logs import configure_logging
-from holdfast.runtime.pool import WorkerPool
 from holdfast.runtime.spans import kept_spans
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine
+
     from holdfast.client import Client
     from holdfast.runtime.config import Config
-    from holdfast.tracing import Tracer
+    from holdfast.runtime.pool import WorkerPool
+
+    type Connecting = Callable[..., Coroutine[Any, Any, Client]]
+    type Start = Callable[[Client, AsyncExitStack], Awaitable[None]]
 
 _GROUP: Final = Group("HTTP", sort_key=9)
-_TYPES: Final = get_type_hints(GatewaySettings, include_extras=True)
 _NODE: Final = "gateway"
-
-
-def _setting(name: str) -> Parameter:
-    """The flag of ``GatewaySettings.name``, with the help text that stands there."""
-    notes = getattr(_TYPES[name], "__metadata__", ())
-    texts = [note.description for note in notes if isinstance(note, Meta) and note.description]
-    return Parameter(help=texts[0] if texts else "", group=_GROUP, negative="")
+_setting: Final = partial(setting, get_type_hints(GatewaySettings, include_extras=True), _GROUP)
 
 
 @Parameter(name="*")
@@ -91,7 +88,7 @@ def gateway(
     config = given.load().config
     configure_logging(config.log_format, config.log_level)
     if store is None:
-        return _run(_Gateway(settings, config, given))
+        return _run(settings, partial(connect, given))
     if store.startswith("nats:"):
         msg = "a store in NATS has workers of its own: say --server, and leave --store away"
         raise InvalidError(msg)
@@ -99,66 +96,40 @@ def gateway(
         tempfile.TemporaryDirectory(prefix="holdfast-gateway-") as directory,
         EmbeddedServer.start(Path(directory)) as server,  # in this thread: see runtime.child
     ):
-        environment = environment_of(server) | link_variables(settings) | {"HOLDFAST_STORE": store}
-        config = load_config(environ=environment).config
-        return _run(_Gateway(settings, config, None, _Worker(environment, Path(directory))))
+        environment = environment_of(server, settings) | {"HOLDFAST_STORE": store}
+        config, pool = own_pool(environment, Path(directory))
+        to_own = partial(client.connect, config.nats, prefix=config.prefix)
+        return _run(settings, to_own, partial(_start, config, pool))
 
 
-def _run(gateway: _Gateway) -> int:
+def _run(settings: GatewaySettings, connecting: Connecting, start: Start | None = None) -> int:
     with kept_spans("holdfast-gateway") as tracer:
-        return asyncio.run(gateway.run(tracer), loop_factory=uvloop.new_event_loop)
-
-
-@dataclass(frozen=True, slots=True)
-class _Worker:
-    """The gateway's own worker: its environment, and where it logs."""
-
-    environment: dict[str, str]
-    directory: Path
-
-
-@dataclass(frozen=True, slots=True)
-class _Gateway:
-    """The gateway of one process, perhaps with a ``worker``."""
-
-    settings: GatewaySettings
-    config: Config
-    flags: ClientFlags | None
-    worker: _Worker | None = None
-
-    async def run(self, tracer: Tracer) -> int:
-        """Serve until a signal comes; the exit status. ``tracer`` makes a span of each request."""
-        stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, stop.set)
-        async with AsyncExitStack() as stack:
-            hf = await stack.enter_async_context(await self._connect(tracer))
-            if self.worker is not None:
-                await self._start(self.worker, hf, stack)
-            await serve(hf, self.settings, stop, ready=print_line)
-        return exit_codes.OK
-
-    async def _connect(self, tracer: Tracer) -> Client:
-        flags = self.flags
-        renew: Any = None if flags is None else (lambda: flags.load().config.nats)
-        return await client.connect(
-            self.config.nats,
-            prefix=self.config.prefix,
-            timeout_seconds=30 if flags is None else flags.timeout,
-            renew=renew,
-            tracer=tracer,
+        return asyncio.run(
+            _serve(settings, connecting(tracer=tracer), start),
+            loop_factory=uvloop.new_event_loop,
         )
 
-    async def _start(self, worker: _Worker, hf: Client, stack: AsyncExitStack) -> None:
-        for line in await init_store(self.config):
-            say(line)
-        pool = WorkerPool(
-            worker.environment,
-            worker.directory,
-            drain_seconds=self.config.drain_seconds,
-            announce=say,
-        )
-        await stack.enter_async_context(pool)
-        await pool.start(_NODE)
-        await wait_serving(hf, pool, [_NODE])
+
+async def _serve(
+    settings: GatewaySettings, connecting: Coroutine[Any, Any, Client], start: Start | None
+) -> int:
+    """Serve until a signal comes; the exit status."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    async with AsyncExitStack() as stack:
+        hf = await stack.enter_async_context(await connecting)
+        if start is not None:
+            await start(hf, stack)
+        await serve(hf, settings, stop, ready=print_line)
+    return exit_codes.OK
+
+
+async def _start(config: Config, pool: WorkerPool, hf: Client, stack: AsyncExitStack) -> None:
+    """Make the store, and run a worker of it for as long as ``stack``."""
+    for line in await init_store(config):
+        say(line)
+    await stack.enter_async_context(pool)
+    await pool.start(_NODE)
+    await wait_serving(hf, pool, [_NODE])

@@ -42,6 +42,8 @@ from holdfast.errors import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from holdfast.client import Client
 
 app = App(name="import", help_format="plaintext")
@@ -59,6 +61,18 @@ class _Tally:
         self._counts: Counter[str] = Counter()
         self._bytes = 0
         self._dry_run = dry_run
+
+    async def take(self, name: object, about: object, size: int, work: Awaitable[bool]) -> None:
+        """Do ``work``, which tells whether ``name`` was not there, and say how that went."""
+        try:
+            is_new = await work
+        except (ConflictError, CorruptError, InvalidError, OSError) as error:
+            self.wrong(name, error)
+            return
+        if is_new:
+            self.imported(name, about, size=size)
+        else:
+            self.present(name, about)
 
     def imported(self, name: object, *columns: object, size: int) -> None:
         self._counts["imported"] += 1
@@ -103,15 +117,8 @@ async def blobs(
             if isinstance(blob, OSError):
                 tally.wrong(blob.filename, blob)
                 continue
-            try:
-                is_new = await _import_blob(connection, blob, dry_run=dry_run)
-            except (CorruptError, InvalidError, OSError) as error:
-                tally.wrong(blob.path, error)
-                continue
-            if is_new:
-                tally.imported(blob.path, blob.name, size=blob.size)
-            else:
-                tally.present(blob.path, blob.name)
+            work = _import_blob(connection, blob, dry_run=dry_run)
+            await tally.take(blob.path, blob.name, blob.size, work)
     return tally.status()
 
 
@@ -156,15 +163,8 @@ async def store(
                 tally.wrong(directory, blob)
                 continue
             name = under + blob.name
-            try:
-                is_new = await _import_named(connection, name, blob, dry_run=dry_run)
-            except (ConflictError, CorruptError, InvalidError, OSError) as error:
-                tally.wrong(name, error)
-                continue
-            if is_new:
-                tally.imported(name, blob.path, size=blob.size)
-            else:
-                tally.present(name, blob.path)
+            work = _import_named(connection, name, blob, dry_run=dry_run)
+            await tally.take(name, blob.path, blob.size, work)
     return tally.status()
 
 

@@ -6,7 +6,7 @@ A link is printed alone on its line, for scripts; when it ends is said on standa
 from __future__ import annotations
 
 import secrets
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
@@ -15,16 +15,15 @@ from msgspec.structs import replace
 from holdfast.cli.arguments import Flag, Json, parse_long_duration
 from holdfast.cli.connection import connect
 from holdfast.cli.kept_file import change_file, read_file
-from holdfast.cli.output import print_json, print_line, say
+from holdfast.cli.output import print_json, print_line, print_result, say
 from holdfast.cli.settings import ClientFlags
-from holdfast.cli.snapshot_arguments import resolve_key
+from holdfast.cli.snapshot_arguments import Key, resolve_key
 from holdfast.domain.link_keys import LinkKey, read_keys, write_keys
 from holdfast.errors import ConflictError, NotFoundError
 from holdfast.sources import utc_now
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import datetime
 
     from holdfast.protocol.links import LinkMade
 
@@ -88,9 +87,7 @@ async def link_name(
 
 
 async def link_snapshot(
-    key: Annotated[
-        str, Parameter(help="Key of the snapshot; APP or APP:latest is the app's newest.")
-    ],
+    key: Key,
     /,
     *,
     path: Annotated[str | None, Parameter(help="One file of it, instead of all.")] = None,
@@ -169,11 +166,10 @@ def create(
 def ls(*, file: KeysFile = None, json: Json = False) -> None:
     """List the keys, without their secrets: id, since when, until when."""
     for key in read_file(file, _VARIABLE, read_keys):
+        since = key.since.isoformat()
         until = None if key.until is None else key.until.isoformat()
-        if json:
-            print_json({"id": key.id, "since": key.since.isoformat(), "until": until})
-        else:
-            print_line(key.id, key.since.isoformat(), until or "-")
+        told = {"id": key.id, "since": since, "until": until}
+        print_result(told, key.id, since, until or "-", json=json)
 
 
 @keys_app.command

@@ -7,8 +7,6 @@ went wrong (``exit_codes``): 4 where a condition did not hold. ``-`` is standard
 from __future__ import annotations
 
 import sys
-import time
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -25,25 +23,41 @@ from holdfast.cli.arguments import (
     Length,
     Offset,
     Output,
+    input_of,
     output_of,
     parse_duration,
     parse_labels,
-    standard_input,
+    total_size,
 )
 from holdfast.cli.connection import connect
 from holdfast.cli.link import link_name
-from holdfast.cli.output import as_total, print_json, print_line, progress_bar, say, write_range
+from holdfast.cli.output import (
+    as_total,
+    print_fields,
+    print_result,
+    progress_bar,
+    say,
+    write_range,
+)
 from holdfast.cli.settings import ClientFlags
 from holdfast.domain.digest import parse_digest
 from holdfast.errors import InvalidError
 from holdfast.protocol.blobs import DEFAULT_TYPE
-from holdfast.protocol.names import NameEntry, NameRule
+from holdfast.protocol.names import (
+    KeptRule,
+    NameEntry,
+    NameRule,
+    NameStored,
+    NameTransition,
+    NameVersion,
+)
 from holdfast.protocol.times import parse_zoned_time
+from holdfast.sources import utc_now
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from datetime import datetime
 
-    from holdfast.protocol.names import KeptRule, NameStored, NameTransition, NameVersion
 
 app = App(name="name", help_format="plaintext")
 app.command(link_name, name="link")
@@ -59,7 +73,7 @@ _NO_BLOB = "-"
 @app.command
 async def put(
     name: str,
-    file: Annotated[str, DASH],
+    file: Annotated[str, DASH, Parameter(help="A file; - is standard input.")],
     /,
     *,
     type: Annotated[str, Parameter(help="Media type of the blob.")] = DEFAULT_TYPE,  # noqa: A002 - the flag's name
@@ -82,11 +96,6 @@ async def put(
 
     The name may have a blob already, unless an option says otherwise; it keeps that until all is
     stored.
-
-    Parameters
-    ----------
-    file
-        A file; - is standard input.
     """
     is_new = create or if_absent
     is_there = replace or if_version is not None or if_digest is not None
@@ -99,10 +108,10 @@ async def put(
         write: Callable[..., Awaitable[NameStored]] = names.create if is_new else names.put
         if is_there:
             write = partial(names.replace, if_version=if_version, if_digest=_digest(if_digest))
-        with progress_bar("put", _size_of(file)) as advance:
+        with progress_bar("put", total_size([file])) as advance:
             stored = await write(
                 name,
-                standard_input() if file == STANDARD else Path(file),
+                input_of(file),
                 type=type,
                 digest=_digest(digest),
                 labels=labels,
@@ -125,7 +134,7 @@ def _expiry(text: str | None) -> datetime | None:
         at = parse_zoned_time(text)
     else:
         try:
-            at = datetime.fromtimestamp(time.time(), UTC) + duration
+            at = utc_now() + duration
         except OverflowError:
             at = None
     if at is None:
@@ -135,19 +144,8 @@ def _expiry(text: str | None) -> datetime | None:
     return at
 
 
-def _size_of(file: str) -> int | None:
-    """The file's bytes, None where that cannot be known."""
-    try:
-        return None if file == STANDARD else Path(file).stat().st_size
-    except OSError:
-        return None
-
-
 def _print_stored(stored: NameStored, *, json: bool) -> None:
-    if json:
-        print_json(stored)
-    else:
-        print_line(stored.digest, f"{stored.version:>6}", stored.name)
+    print_result(stored, stored.digest, f"{stored.version:>6}", stored.name, json=json)
 
 
 @app.command
@@ -172,7 +170,7 @@ async def get(
 
 @app.command
 async def ls(
-    prefix: str = "",
+    prefix: Annotated[str, Parameter(help="How the names begin.")] = "",
     /,
     *,
     long: Annotated[
@@ -189,25 +187,16 @@ async def ls(
     json: Json = False,
     flags: ClientFlags | None = None,
 ) -> None:
-    """List names, in the order of their bytes; also those whose first blob is not there yet.
-
-    Parameters
-    ----------
-    prefix
-        How the names begin.
-    """
+    """List names, in the order of their bytes; also those whose first blob is not there yet."""
     labels = parse_labels(label)
     async with await connect(flags) as connection:
         rows = connection.names.list(
             prefix, delimiter=delimiter, labels=labels, start_after=start_after
         )
         async for row in rows:
-            if json:
-                print_json(row if isinstance(row, NameEntry) else {"prefix": row})
-            elif long:
-                print_line(*_long_row(row))
-            else:
-                print_line(row.name if isinstance(row, NameEntry) else row)
+            told = {"prefix": row} if isinstance(row, str) else row
+            columns = _long_row(row) if long else _long_row(row)[-1:]
+            print_result(told, *columns, json=json)
 
 
 def _long_row(row: NameEntry | str) -> tuple[str, ...]:
@@ -235,17 +224,7 @@ async def stat(
     """Print what is recorded about a name and its blob."""
     async with await connect(flags) as connection:
         answer = await connection.names.stat(name, version=version)
-    if json:
-        print_json(answer)
-        return
-    for key, value in msgspec.to_builtins(answer).items():
-        print_line(f"{key:12}", _shown(value))
-
-
-def _shown(value: object) -> object:
-    if isinstance(value, dict):
-        return " ".join(f"{key}={text}" for key, text in value.items())
-    return ", ".join(value) if isinstance(value, list) else value
+    print_fields(answer, json=json)
 
 
 @app.command
@@ -317,10 +296,8 @@ async def rm(
     async with await connect(flags) as connection:
         for name in names:
             deleted = await connection.names.delete(name, if_version=if_version, if_digest=digest)
-            if json:
-                print_json({"name": name, "deleted": deleted})
-            else:
-                print_line(name, "deleted" if deleted else "was not there")
+            outcome = "deleted" if deleted else "was not there"
+            print_result({"name": name, "deleted": deleted}, name, outcome, json=json)
 
 
 @app.command
@@ -329,10 +306,7 @@ async def history(name: str, /, *, json: Json = False, flags: ClientFlags | None
     async with await connect(flags) as connection:
         found = await connection.names.history(name)
     for step in found.transitions:
-        if json:
-            print_json(step)
-        else:
-            print_line(*_step(step))
+        print_result(step, *_step(step), json=json)
 
 
 def _step(step: NameTransition) -> tuple[str, ...]:
@@ -345,10 +319,7 @@ async def versions(name: str, /, *, json: Json = False, flags: ClientFlags | Non
     """Print the versions that a name has and keeps, newest first: version, size, time, digest."""
     async with await connect(flags) as connection:
         async for version in connection.names.versions(name):
-            if json:
-                print_json(version)
-            else:
-                print_line(*_version(version))
+            print_result(version, *_version(version), json=json)
 
 
 def _version(one: NameVersion) -> tuple[str, ...]:
@@ -399,10 +370,7 @@ async def rules(
         else:
             found = await names.set_rules(wanted, if_revision=if_revision)
     for rule in found.rules:
-        if json:
-            print_json(rule)
-        else:
-            print_line(*_rule(rule))
+        print_result(rule, *_rule(rule), json=json)
     say(f"revision {found.revision}")
 
 

@@ -10,14 +10,13 @@ import json
 import os
 import sys
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from holdfast.runtime.escapes import escape_control
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
     from pathlib import Path
-    from typing import BinaryIO
 
     from rich.console import Console
 
@@ -36,6 +35,34 @@ def print_json(value: Any) -> None:
     import msgspec  # noqa: PLC0415 - no help needs it
 
     print(json.dumps(msgspec.to_builtins(value)))
+
+
+def print_result(value: Any, *columns: object, json: bool) -> None:
+    """``value`` as a line of JSON, or without ``json`` a line of ``columns``."""
+    if json:
+        print_json(value)
+    else:
+        print_line(*columns)
+
+
+def print_fields(message: Any, *, json: bool, width: int = 12) -> None:
+    """A message as a line of JSON, or a line for each field, its name ``width`` columns wide."""
+    import msgspec  # noqa: PLC0415 - no help needs it
+
+    if json:
+        print_json(message)
+        return
+    for name, value in msgspec.to_builtins(message).items():
+        print_line(f"{name:{width}}", _shown(value))
+
+
+def _shown(value: object) -> object:
+    """``value`` without the punctuation of JSON."""
+    if isinstance(value, dict):
+        return " ".join(f"{key}={text}" for key, text in value.items())
+    if isinstance(value, list):
+        return ", ".join(value)
+    return "-" if value is None else value
 
 
 def say(text: str) -> None:

@@ -7,6 +7,7 @@ flag that is not given is None, and the next source counts.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_type_hints
 
@@ -20,18 +21,20 @@ if TYPE_CHECKING:
 
 _CONNECTION: Final = Group("Connection", sort_key=10)
 _SETTINGS: Final = Group("Settings", sort_key=11)
-_CONFIG_TYPES: Final = get_type_hints(Config, include_extras=True)
 
 
 def _nats(description: str, *names: str) -> Parameter:
     return Parameter(name=names or None, help=description, group=_CONNECTION)
 
 
-def _setting(name: str) -> Parameter:
-    """The flag of ``Config.name``, with the help text that stands there."""
-    notes = getattr(_CONFIG_TYPES[name], "__metadata__", ())
+def setting(hints: Mapping[str, Any], group: Group, name: str) -> Parameter:
+    """The flag of the setting ``name``, with the help text that its type ``hints`` have."""
+    notes = getattr(hints[name], "__metadata__", ())
     texts = [note.description for note in notes if isinstance(note, Meta) and note.description]
-    return Parameter(help=texts[0] if texts else "", group=_SETTINGS, negative="")
+    return Parameter(help=texts[0] if texts else "", group=group, negative="")
+
+
+_setting: Final = partial(setting, get_type_hints(Config, include_extras=True), _SETTINGS)
 
 
 @Parameter(name="*")
@@ -77,17 +80,25 @@ class ConnectionFlags:
     ] = None
     prefix: Annotated[str | None, _setting("prefix")] = None
 
-    def load(self, more: Mapping[str, Any] | None = None) -> LoadedConfig:
-        """The configuration, with these flags and ``more`` on top. Raises InvalidError."""
-        flags = {_KEYS[flag.name]: getattr(self, flag.name) for flag in fields(ConnectionFlags)}
-        path = flags.pop(_KEYS["config"])
-        return load_config(flags=flags | dict(more or {}), config_file=path)
+    def load(self) -> LoadedConfig:
+        """The configuration, with these flags on top. Raises InvalidError."""
+        given = {
+            _key_of(flag.name): getattr(self, flag.name)
+            for flag in fields(self)
+            if flag.name not in _NO_SETTINGS
+        }
+        return load_config(flags=given, config_file=self.config)
 
 
-_KEYS: Final = {
-    flag.name: flag.name if flag.name in {"config", "prefix"} else f"nats.{flag.name}"
-    for flag in fields(ConnectionFlags)
-} | {"server": "nats.servers", "connection_name": "nats.name"}
+_NO_SETTINGS: Final = frozenset({"config", "timeout"})
+_KEYS: Final = {"server": "nats.servers", "connection_name": "nats.name"}
+
+
+def _key_of(flag: str) -> str:
+    """The key of a flag's setting: of the connection, if ``Config`` has none of that name."""
+    if flag in Config.__struct_fields__:
+        return flag
+    return _KEYS.get(flag, f"nats.{flag}")
 
 
 @Parameter(name="*")
@@ -104,10 +115,6 @@ class StoreFlags(ConnectionFlags):
     """Also where the blobs are: for the commands that reach the store itself."""
 
     store: Annotated[str | None, _setting("store")] = None
-
-    def load(self, more: Mapping[str, Any] | None = None) -> LoadedConfig:
-        """As above."""
-        return super().load({"store": self.store} | dict(more or {}))
 
 
 @Parameter(name="*")
@@ -141,11 +148,3 @@ class WorkerFlags(StoreFlags):
     metrics_host: Annotated[str | None, _setting("metrics_host")] = None
     link_keys: Annotated[str | None, _setting("link_keys")] = None
     public_url: Annotated[str | None, _setting("public_url")] = None
-
-    def load(self, more: Mapping[str, Any] | None = None) -> LoadedConfig:
-        """As above."""
-        known = {flag.name for flag in fields(StoreFlags)}
-        own = {
-            flag.name: getattr(self, flag.name) for flag in fields(self) if flag.name not in known
-        }
-        return super().load(own | dict(more or {}))

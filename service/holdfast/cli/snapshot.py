@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 import time
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -30,7 +29,6 @@ from holdfast.cli.arguments import (
     first_words,
     output_of,
     parse_labels,
-    standard_input,
 )
 from holdfast.cli.connection import connect
 from holdfast.cli.link import link_snapshot
@@ -39,6 +37,7 @@ from holdfast.cli.output import (
     human_bytes,
     print_json,
     print_line,
+    print_result,
     progress_bar,
     say,
     write_range,
@@ -46,6 +45,8 @@ from holdfast.cli.output import (
 from holdfast.cli.settings import ClientFlags
 from holdfast.cli.snapshot_arguments import (
     AppSource,
+    Key,
+    LocalSource,
     parse_time,
     read_patterns,
     resolve_key,
@@ -66,9 +67,10 @@ from holdfast.cli.snapshot_output import (
 from holdfast.cli.snapshot_retention import hold, policy, prune, release
 from holdfast.domain.names import SnapshotKey, check_app
 from holdfast.errors import InvalidError, NotFoundError
+from holdfast.sources import utc_now
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Iterator
+    from collections.abc import Awaitable, Callable, Iterable, Iterator
 
     from holdfast.client import Client
     from holdfast.protocol.files import DamagedPack
@@ -79,9 +81,9 @@ for command in (prune, hold, release, policy):
     app.command(command)
 app.command(link_snapshot, name="link")
 
-Key = Annotated[str, Parameter(help="Key of the snapshot; APP or APP:latest is the app's newest.")]
 Node = Annotated[str | None, Parameter(help="Node that does it.")]
 NoWait = Annotated[bool, Flag, Parameter(help="Exit at once, while a worker goes on.")]
+Yes = Annotated[bool, Flag, Parameter(help="Do not ask.")]
 
 
 @app.command
@@ -130,35 +132,25 @@ async def create(
     wanted = source_of(source, app)
     patterns = read_patterns(exclude, exclude_from)
     began = time.monotonic()
+    if isinstance(wanted, LocalSource) and (node is not None or no_wait):
+        raise InvalidError("--node and --no-wait are for an app that a worker archives")
     async with await connect(flags) as connection:
+        snapshots = connection.snapshots
+        make: Callable[..., Awaitable[SnapshotRecord]]
+        if isinstance(wanted, AppSource):
+            make = partial(snapshots.create, wanted.app, node=node, wait=not no_wait)
+        else:
+            make = partial(snapshots.create_from, wanted.files, app=wanted.app)
         with progress_of(f"archiving {source}", time.monotonic) as on_progress:
-            if isinstance(wanted, AppSource):
-                record = await connection.snapshots.create(
-                    wanted.app,
-                    labels=labels,
-                    node=node,
-                    exclude=patterns,
-                    exclude_caches=exclude_caches,
-                    one_file_system=one_file_system,
-                    skip_unreadable=skip_unreadable,
-                    read_all=read_all,
-                    wait=not no_wait,
-                    on_progress=on_progress if sys.stderr.isatty() else None,
-                )
-            else:
-                if node is not None or no_wait:
-                    raise InvalidError("--node and --no-wait are for an app that a worker archives")
-                record = await connection.snapshots.create_from(
-                    standard_input() if wanted.path is None else wanted.path,
-                    app=wanted.app,
-                    labels=labels,
-                    exclude=patterns,
-                    exclude_caches=exclude_caches,
-                    one_file_system=one_file_system,
-                    skip_unreadable=skip_unreadable,
-                    read_all=read_all,
-                    on_progress=on_progress,
-                )
+            record = await make(
+                labels=labels,
+                exclude=patterns,
+                exclude_caches=exclude_caches,
+                one_file_system=one_file_system,
+                skip_unreadable=skip_unreadable,
+                read_all=read_all,
+                on_progress=on_progress,
+            )
     seconds = time.monotonic() - began
     if json:
         print_json(record)
@@ -223,36 +215,24 @@ async def restore(
         raise InvalidError("--app, --node and --no-wait are for workers; --to restores here")
     began = time.monotonic()
     async with await connect(flags) as connection:
+        snapshots = connection.snapshots
         found = await resolve_key(connection, key)
+        put_back: Callable[..., Awaitable[RestoreRecord]]
+        if to is None:
+            put_back = partial(snapshots.restore, found, app=app, node=node, wait=not no_wait)
+        else:
+            put_back = partial(snapshots.restore_to, found, to)
         with progress_of(f"restoring {found}", time.monotonic) as on_progress:
-            if to is None:
-                record = await connection.snapshots.restore(
-                    found,
-                    app=app,
-                    node=node,
-                    paths=paths,
-                    mode=mode,
-                    delete=delete,
-                    dry_run=dry_run,
-                    owner=owner,
-                    privileged=privileged,
-                    max_expansion=max_expansion,
-                    wait=not no_wait,
-                    on_progress=on_progress if sys.stderr.isatty() else None,
-                )
-            else:
-                record = await connection.snapshots.restore_to(
-                    found,
-                    to,
-                    paths=paths,
-                    mode=mode,
-                    delete=delete,
-                    dry_run=dry_run,
-                    owner=owner,
-                    privileged=privileged,
-                    max_expansion=max_expansion,
-                    on_progress=on_progress,
-                )
+            record = await put_back(
+                paths=paths,
+                mode=mode,
+                delete=delete,
+                dry_run=dry_run,
+                owner=owner,
+                privileged=privileged,
+                max_expansion=max_expansion,
+                on_progress=on_progress,
+            )
     if json:
         print_json(record)
         say_warnings(record)
@@ -289,9 +269,8 @@ async def ls(
         raise InvalidError("--limit is a number of snapshots, 0 or more")
     labels = parse_labels(label)
     apps = [check_app(name) for name in app]
-    now = datetime.fromtimestamp(time.time(), UTC)
+    now = utc_now()
     oldest, newest = parse_time(since, now), parse_time(until, now)
-    left = limit
     async with await connect(flags) as connection:
         listed = connection.snapshots.list(
             apps=apps or None,
@@ -301,25 +280,14 @@ async def ls(
             until=newest,
             on_damaged=lambda key: say(f"{key}: its record is damaged and cannot be shown"),
         )
-        async for record in _first(listed, left):
-            if json:
-                print_json(record)
-            else:
-                print_row(record)
-
-
-async def _first(
-    records: AsyncIterator[SnapshotRecord], count: int | None
-) -> AsyncIterator[SnapshotRecord]:
-    left = count
-    if left is not None and left <= 0:
-        return
-    async for record in records:
-        yield record
-        if left is not None:
-            left -= 1
-            if not left:
-                return
+        if limit == 0:
+            return
+        shown = 0
+        async for record in listed:
+            print_row(record, json=json)
+            shown += 1
+            if shown == limit:
+                break
 
 
 @app.command
@@ -338,10 +306,7 @@ async def show(
     """Print what is recorded about a snapshot or a restore."""
     async with await connect(flags) as connection:
         record = await _record_of(connection, key)
-    if json:
-        print_json(record)
-    else:
-        print_record(record)
+    print_record(record, json=json)
 
 
 async def _record_of(connection: Client, text: str) -> SnapshotRecord | RestoreRecord:
@@ -469,11 +434,8 @@ async def verify(
 
 def _print_damage(key: str, damaged: Iterable[DamagedPack], *, json: bool) -> None:
     for pack in damaged:
-        if json:
-            print_json(pack)
-        else:
-            paths = " ".join(name_of(path, None) for path in pack.paths)
-            print_line(key, pack.digest, pack.code, pack.detail, paths)
+        paths = " ".join(name_of(path, None) for path in pack.paths)
+        print_result(pack, key, pack.digest, pack.code, pack.detail, paths, json=json)
 
 
 @app.command
@@ -490,7 +452,7 @@ async def rm(
     *,
     app: Annotated[str | None, Parameter(help="With --all: the app.")] = None,
     all: Annotated[bool, Flag, Parameter(help="All snapshots of the app.")] = False,  # noqa: A002 - the flag's name
-    yes: Annotated[bool, Flag, Parameter(help="Do not ask.")] = False,
+    yes: Yes = False,
     json: Json = False,
     flags: ClientFlags | None = None,
 ) -> int:
@@ -505,16 +467,11 @@ async def rm(
     async with await connect(flags) as connection:
         if app is not None:
             count = await connection.snapshots.purge(app)
-            if json:
-                print_json({"app": app, "deleted": count})
-            else:
-                print_line(app, f"{_count(count)} deleted")
+            print_result({"app": app, "deleted": count}, app, f"{_count(count)} deleted", json=json)
         for key in wanted:
             deleted = await connection.snapshots.delete(key)
-            if json:
-                print_json({"key": key, "deleted": deleted})
-            else:
-                print_line(key, "deleted" if deleted else "was not there")
+            outcome = "deleted" if deleted else "was not there"
+            print_result({"key": key, "deleted": deleted}, key, outcome, json=json)
     return exit_codes.OK
 
 
@@ -523,7 +480,7 @@ async def purge(
     app: Annotated[str, Parameter(help="The app.")],
     /,
     *,
-    yes: Annotated[bool, Flag, Parameter(help="Do not ask.")] = False,
+    yes: Yes = False,
     json: Json = False,
     flags: ClientFlags | None = None,
 ) -> int:

@@ -7,9 +7,11 @@ from codecs import BOM_UTF8
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
-from holdfast.cli.arguments import STANDARD, parse_duration
+from cyclopts import Parameter
+
+from holdfast.cli.arguments import STANDARD, parse_duration, standard_input
 from holdfast.domain.names import SnapshotKey, check_app
 from holdfast.errors import InvalidError
 
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from holdfast.client import Client
+    from holdfast.client.sources import SupportsRead
+
+Key = Annotated[str, Parameter(help="Key of the snapshot; APP or APP:latest is the app's newest.")]
 
 LATEST: Final = "latest"
 ARCHIVE_ENDINGS: Final = (
@@ -40,9 +45,9 @@ class AppSource:
 
 @dataclass(frozen=True, slots=True)
 class LocalSource:
-    """A directory or archive here; None is a tar on standard input. ``app`` is whose snapshot."""
+    """A directory or archive here, or a tar on standard input. ``app`` is whose snapshot it is."""
 
-    path: Path | None
+    files: SupportsRead | Path
     app: str
 
 
@@ -52,7 +57,9 @@ def source_of(text: str, app: str | None) -> AppSource | LocalSource:
     Raises InvalidError.
     """
     if text == STANDARD:
-        return LocalSource(None, check_app(_given(app)))
+        if app is None:
+            raise InvalidError("name the app of the snapshot: --app NAME")
+        return LocalSource(standard_input(), check_app(app))
     path = Path(text)
     is_archive = text.lower().endswith(ARCHIVE_ENDINGS) and path.is_file()
     if "/" in text or text in {".", ".."} or is_archive:
@@ -60,12 +67,6 @@ def source_of(text: str, app: str | None) -> AppSource | LocalSource:
     if app is not None and app != text:
         raise InvalidError(f"{text} is an app already; a directory has a slash: ./{text}")
     return AppSource(check_app(text))
-
-
-def _given(app: str | None) -> str:
-    if app is None:
-        raise InvalidError("name the app of the snapshot: --app NAME")
-    return app
 
 
 def _app_of(path: Path) -> str:

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import stat
+import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from holdfast.cli.output import human_bytes, print_json, print_line, say, status_line
+from holdfast.cli.output import (
+    human_bytes,
+    print_json,
+    print_line,
+    print_result,
+    say,
+    status_line,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -71,27 +79,29 @@ def _seconds(time: str) -> str:
 
 def print_change(change: SnapshotChange, *, json: bool) -> None:
     """``+`` added, ``-`` removed, ``M`` other content, ``U`` other mode, owner or time."""
-    if json:
-        print_json(change)
-    else:
-        print_line(_MARKS.get(change.change, "?"), name_of(change.path, change.path_bytes))
+    name = name_of(change.path, change.path_bytes)
+    print_result(change, _MARKS.get(change.change, "?"), name, json=json)
 
 
-def print_row(record: SnapshotRecord) -> None:
+def print_row(record: SnapshotRecord, *, json: bool) -> None:
     """A line of a list."""
-    labels = " ".join(f"{key}={value}" for key, value in sorted(record.labels.items()))
-    print_line(
+    print_result(
+        record,
         record.key,
         _seconds(record.created_at),
         record.state.ljust(7),
         f"{record.files:>8}",
         human_bytes(record.size).rjust(10),
-        labels,
+        _as_text(record.labels),
+        json=json,
     )
 
 
-def print_record(record: SnapshotRecord | RestoreRecord) -> None:
+def print_record(record: SnapshotRecord | RestoreRecord, *, json: bool) -> None:
     """Every field that says something, a line each; then the warnings."""
+    if json:
+        print_json(record)
+        return
     for key, value in msgspec.to_builtins(record).items():
         text = _as_text(value)
         if text and key != "warnings":
@@ -160,8 +170,11 @@ def say_warnings(record: SnapshotRecord | RestoreRecord) -> None:
 @contextmanager
 def progress_of(
     verb: str, clock: Callable[[], float]
-) -> Iterator[Callable[[SnapshotProgress], None]]:
-    """A function to be told of progress. Draws one line, and only on a terminal."""
+) -> Iterator[Callable[[SnapshotProgress], None] | None]:
+    """A function to be told of progress, which draws one line; None where there is no terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
     began = clock()
     with status_line(verb) as show:
 

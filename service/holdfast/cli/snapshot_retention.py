@@ -10,18 +10,17 @@ from cyclopts import Parameter
 from holdfast.cli import exit_codes
 from holdfast.cli.arguments import Flag, Json, Many, OnlyLabel, parse_labels
 from holdfast.cli.connection import connect
-from holdfast.cli.output import print_json, print_line, say
+from holdfast.cli.output import print_json, print_result, say
 from holdfast.cli.settings import ClientFlags
-from holdfast.cli.snapshot_arguments import resolve_key
+from holdfast.cli.snapshot_arguments import Key, resolve_key
 from holdfast.domain.names import SnapshotKey, check_app
 from holdfast.errors import InvalidError
-from holdfast.protocol.retention import KeepSnapshots
+from holdfast.protocol.retention import KeepSnapshots, PrunedSnapshot, PruneReport, SnapshotPolicy
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from holdfast.client import Client
-    from holdfast.protocol.retention import PrunedSnapshot, PruneReport, SnapshotPolicy
 
 
 def _keeps(what: str) -> Parameter:
@@ -133,10 +132,8 @@ async def _reports(
 
 def _print_report(report: PruneReport, *, json: bool) -> None:
     for row in report.snapshots:
-        if json:
-            print_json(row)
-        else:
-            print_line(row.key, row.created_at, _verdict(row), ", ".join(row.reasons))
+        reasons = ", ".join(row.reasons)
+        print_result(row, row.key, row.created_at, _verdict(row), reasons, json=json)
     for key in report.damaged:
         say(f"{key}: its record is damaged, and it stays")
     more = report.kept + report.superfluous - len(report.snapshots)
@@ -151,9 +148,7 @@ def _verdict(row: PrunedSnapshot) -> str:
 
 
 async def hold(
-    key: Annotated[
-        str, Parameter(help="Key of the snapshot; APP or APP:latest is the app's newest.")
-    ],
+    key: Key,
     /,
     *,
     reason: Annotated[str, Parameter(help="Why.", show_default=False)] = "",
@@ -163,10 +158,7 @@ async def hold(
     """Keep a snapshot from all policies, until it is released. It can still be deleted."""
     async with await connect(flags) as connection:
         record = await connection.retention.hold(await resolve_key(connection, key), reason)
-    if json:
-        print_json(record)
-    else:
-        print_line(record.key, "held")
+    print_result(record, record.key, "held", json=json)
 
 
 async def release(
@@ -179,10 +171,7 @@ async def release(
     """End the hold of a snapshot: policies decide about it again."""
     async with await connect(flags) as connection:
         record = await connection.retention.release(str(SnapshotKey.parse(key)))
-    if json:
-        print_json(record)
-    else:
-        print_line(record.key, "released")
+    print_result(record, record.key, "released", json=json)
 
 
 async def policy(
@@ -218,10 +207,7 @@ async def policy(
             )
         else:
             found = await connection.retention.policy(wanted)
-    if json:
-        print_json(found)
-    else:
-        print_line(_policy_line(found))
+    print_result(found, _policy_line(found), json=json)
     say(f"revision {found.revision}")
 
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import signal
 import sys
 from contextlib import aclosing, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 from cyclopts import App, Parameter
@@ -23,13 +22,15 @@ from holdfast.cli.arguments import (
     STANDARD,
     Flag,
     Json,
+    input_of,
     output_of,
     parse_duration,
     standard_input,
 )
 from holdfast.cli.connection import connect
-from holdfast.cli.output import print_json, print_line, say
+from holdfast.cli.output import print_fields, print_json, print_line, print_result, say
 from holdfast.cli.settings import ClientFlags
+from holdfast.cli.watch import until_stopped
 from holdfast.client.states.appending import MOST_BYTES_TOGETHER
 from holdfast.domain.canonical import canonical
 from holdfast.domain.digest import digest_of, parse_digest
@@ -38,7 +39,7 @@ from holdfast.errors import InvalidError, NotFoundError
 from holdfast.protocol.times import parse_zoned_time
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator
+    from collections.abc import AsyncGenerator, Iterable, Iterator
     from datetime import datetime
 
     from holdfast.client.states.values import LogCommand, LogPosition
@@ -55,6 +56,7 @@ Index = Annotated[
 Time = Annotated[
     str | None, Parameter(help="The newest save of that time or before: 2027-01-31T12:00:00Z.")
 ]
+JsonFile = Annotated[str, DASH, Parameter(help="A file with JSON; - is standard input.")]
 Hash = Annotated[str | None, Parameter(name="--hash", help="The save with this hash.")]
 
 _NO_HASH: Final = "-"
@@ -148,17 +150,15 @@ def _read(file: str) -> bytes:
 
 
 def _print_positions(positions: Iterable[LogPosition], *, json: bool) -> None:
-    for position in positions:
-        if json:
-            print_json({"index": position.index, "hlc": position.hlc})
-        else:
-            print_line(f"{position.index:>12}", position.hlc)
+    for one in positions:
+        found = {"index": one.index, "hlc": one.hlc}
+        print_result(found, f"{one.index:>12}", one.hlc, json=json)
 
 
 @app.command
 async def save(
     name: str,
-    file: Annotated[str, DASH],
+    file: JsonFile,
     /,
     *,
     index: Annotated[int, Parameter(help="The last command that the state includes.")],
@@ -170,19 +170,13 @@ async def save(
     json: Json = False,
     flags: ClientFlags | None = None,
 ) -> None:
-    """Save a state, and print its hash, the index and the number of the save.
-
-    Parameters
-    ----------
-    file
-        A file with JSON; - is standard input.
-    """
+    """Save a state, and print its hash, the index and the number of the save."""
     async with await connect(flags) as connection:
         states = connection.states
         if as_bytes:
             saved = await states.save_from(
                 name,
-                standard_input() if file == STANDARD else Path(file),
+                input_of(file),
                 last_applied_index=index,
                 last_applied_hlc=hlc,
                 force=force,
@@ -192,14 +186,8 @@ async def save(
             saved = await states.save_json(
                 name, text, last_applied_index=index, last_applied_hlc=hlc, force=force
             )
-    _print_save(saved, json=json)
-
-
-def _print_save(saved: Saved, *, json: bool) -> None:
-    if json:
-        print_json(saved)
-    else:
-        print_line(saved.state_hash, f"{saved.last_applied_index:>12}", f"{saved.number:>6}")
+    columns = (saved.state_hash, f"{saved.last_applied_index:>12}", f"{saved.number:>6}")
+    print_result(saved, *columns, json=json)
 
 
 @app.command
@@ -233,13 +221,13 @@ async def show(
         states = connection.states
         if every:
             async for record in states.saves(name):
-                _print_row(record, json=json)
+                print_result(record, *_row(record), json=json)
         elif output is not None:
             await states.read_to(name, output_of(output), index=index, time=at, hash=known)
             sys.stdout.buffer.flush()
         else:
             found = await states.record(name, index=index, time=at, hash=known)
-            _print_record(found, json=json)
+            print_fields(found, json=json, width=20)
 
 
 def _time(text: str | None) -> datetime | None:
@@ -251,25 +239,14 @@ def _time(text: str | None) -> datetime | None:
     return at
 
 
-def _print_row(record: Saved, *, json: bool) -> None:
-    if json:
-        print_json(record)
-        return
-    print_line(
+def _row(record: Saved) -> tuple[str, ...]:
+    return (
         f"{record.number:>6}",
         f"{record.last_applied_index:>12}",
         f"{record.size:>12}",
         record.at.ljust(27),
         record.state_hash,
     )
-
-
-def _print_record(record: Saved, *, json: bool) -> None:
-    if json:
-        print_json(record)
-        return
-    for key, value in msgspec.to_builtins(record).items():
-        print_line(f"{key:20}", value)
 
 
 @app.command
@@ -294,7 +271,7 @@ async def log(
         if not follow:
             await _print_commands(states.replay(name, first))
             return exit_codes.OK
-        await _until_stopped(_print_commands(states.follow(name, first)))
+        await until_stopped(_print_commands(states.follow(name, first)))
     return exit_codes.OK
 
 
@@ -311,16 +288,6 @@ def _shown(one: LogCommand) -> dict[str, object]:
         text = base64.b64encode(one.command).decode()
         return {"index": one.index, "hlc": one.hlc, "bytes": text}
     return {"index": one.index, "hlc": one.hlc, "command": one.command}
-
-
-async def _until_stopped(work: Coroutine[Any, Any, None]) -> None:
-    """Until SIGINT or SIGTERM. Raises what ``work`` raises."""
-    task = asyncio.create_task(work)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-    await asyncio.wait([task])
-    if not task.cancelled():
-        task.result()
 
 
 @app.command
@@ -357,29 +324,17 @@ async def trim(
     """
     async with await connect(flags) as connection:
         trimmed = await connection.states.trim(name, through_index)
-    if json:
-        print_json(trimmed)
-    else:
-        print_line(f"first command {trimmed.first_index}")
+    print_result(trimmed, f"first command {trimmed.first_index}", json=json)
 
 
 @app.command
 def hash(  # noqa: A001 - the command's name
-    file: Annotated[str, DASH], /, *, as_bytes: Bytes = False, json: Json = False
+    file: JsonFile, /, *, as_bytes: Bytes = False, json: Json = False
 ) -> None:
-    """Print the hash that a state would have, without asking anybody: of a genesis file, say.
-
-    Parameters
-    ----------
-    file
-        A file with JSON; - is standard input.
-    """
+    """Print the hash that a state would have, without asking anybody: of a genesis file, say."""
     data = _read(file)
     found = digest_of(data if as_bytes else canonical(data))
-    if json:
-        print_json({"state_hash": found})
-    else:
-        print_line(found)
+    print_result({"state_hash": found}, found, json=json)
 
 
 @app.command
@@ -398,7 +353,7 @@ async def verify(name: str, /, *, json: Json = False, flags: ClientFlags | None 
 
 @app.command
 async def ls(
-    prefix: str = "",
+    prefix: Annotated[str, Parameter(help="How the names begin.")] = "",
     /,
     *,
     long: Annotated[
@@ -409,21 +364,11 @@ async def ls(
     json: Json = False,
     flags: ClientFlags | None = None,
 ) -> None:
-    """List states.
-
-    Parameters
-    ----------
-    prefix
-        How the names begin.
-    """
+    """List states."""
     async with await connect(flags) as connection:
         async for entry in connection.states.list(prefix):
-            if json:
-                print_json(entry)
-            elif long:
-                print_line(*_long_row(entry))
-            else:
-                print_line(entry.name)
+            columns = _long_row(entry) if long else [entry.name]
+            print_result(entry, *columns, json=json)
 
 
 def _long_row(entry: StateEntry) -> tuple[str, ...]:
@@ -442,10 +387,8 @@ async def rm(names: list[str], /, *, json: Json = False, flags: ClientFlags | No
     async with await connect(flags) as connection:
         for name in names:
             removed = await connection.states.remove(name)
-            if json:
-                print_json({"name": name, "removed": removed})
-            else:
-                print_line(name, "removed" if removed else "was not there")
+            outcome = "removed" if removed else "was not there"
+            print_result({"name": name, "removed": removed}, name, outcome, json=json)
 
 
 @app.command
@@ -455,10 +398,7 @@ async def repair(
     """Go on with a damaged log: the next command gets this index, what lies behind is lost."""
     async with await connect(flags) as connection:
         found = await connection.states.repair(name, from_index)
-    if json:
-        print_json(found)
-    else:
-        print_line(f"commands {found.first_index} to {found.last_index}")
+    print_result(found, f"commands {found.first_index} to {found.last_index}", json=json)
 
 
 @app.command
@@ -483,11 +423,7 @@ async def policy(
         found = await connection.states.set_policy(
             name, save_every=save_every, keep=keep, keep_seconds=seconds, trim=trim
         )
-    if json:
-        print_json(found)
-        return
-    for key, value in msgspec.to_builtins(found).items():
-        print_line(f"{key:12}", "-" if value is None else value)
+    print_fields(found, json=json)
 
 
 def _seconds(text: str | None) -> int | None:

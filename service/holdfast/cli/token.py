@@ -8,7 +8,7 @@ from cyclopts import App, Parameter
 
 from holdfast.cli.arguments import Json, parse_long_duration
 from holdfast.cli.kept_file import change_file, read_file
-from holdfast.cli.output import print_json, print_line, say
+from holdfast.cli.output import print_line, print_result, say
 from holdfast.gateway.tokens import Token, new_token, read_tokens, without, write_tokens
 from holdfast.runtime.escapes import escape_control
 from holdfast.sources import utc_now
@@ -57,18 +57,15 @@ def ls(*, file: TokensFile = None, json: Json = False) -> None:
     """List the tokens, of which the file has hashes only: id, scopes, until when, note."""
     for token in read_file(file, _VARIABLE, read_tokens):
         until = None if token.expires_at is None else token.expires_at.isoformat()
-        if json:
-            print_json(
-                {
-                    "id": token.id,
-                    "scopes": list(token.scopes),
-                    "created_at": token.created_at.isoformat(),
-                    "expires_at": until,
-                    "note": token.note,
-                }
-            )
-        else:
-            print_line(token.id, " ".join(token.scopes), until or "-", token.note)
+        told = {
+            "id": token.id,
+            "scopes": list(token.scopes),
+            "created_at": token.created_at.isoformat(),
+            "expires_at": until,
+            "note": token.note,
+        }
+        columns = (token.id, " ".join(token.scopes), until or "-", token.note)
+        print_result(told, *columns, json=json)
 
 
 @app.command

@@ -7,7 +7,6 @@ workers, then stop the server; a second one does not wait for them.
 from __future__ import annotations
 
 import asyncio
-import os
 import shlex
 import signal
 import socket
@@ -23,14 +22,13 @@ from holdfast.bootstrap.admin import init_store
 from holdfast.cli import demo as demonstration
 from holdfast.cli import exit_codes
 from holdfast.cli.link import new_key
+from holdfast.cli.local import environment_of, own_pool, wait_serving
 from holdfast.cli.output import print_line, say
 from holdfast.domain.link_keys import read_keys, write_keys
 from holdfast.errors import InvalidError, UnavailableError
-from holdfast.gateway.settings import GatewaySettings, load_settings, variable_of
+from holdfast.gateway.settings import GatewaySettings, load_settings
 from holdfast.live_file import change_live_file
-from holdfast.runtime.config import Config, load_config
 from holdfast.runtime.embedded import EmbeddedServer
-from holdfast.runtime.pool import WorkerPool
 from holdfast.runtime.spans import kept_spans
 
 if TYPE_CHECKING:
@@ -40,9 +38,7 @@ if TYPE_CHECKING:
 DEFAULT_PORT: Final = 4222
 DEFAULT_HTTP_PORT: Final = 7777
 MAX_WORKERS: Final = 64
-READY_SECONDS: Final = 30.0
 _KEYS: Final = "link-keys.json"
-_POLL_SECONDS: Final = 0.1
 _WATCH_SECONDS: Final = 0.5
 
 
@@ -83,29 +79,20 @@ def up(
     directory = data_dir.expanduser().absolute()
     # In this thread: see runtime.child.
     with (
-        EmbeddedServer.start(directory, port=_choose_port(port)) as server,
+        EmbeddedServer.start(
+            directory, port=_free(DEFAULT_PORT) if port is None else port
+        ) as server,
         kept_spans("holdfast-gateway") as tracer,
     ):
         nodes = [f"worker-{n + 1}" for n in range(workers)]
-        address = listen or f"127.0.0.1:{_choose_http_port()}"
+        address = listen or f"127.0.0.1:{_free(DEFAULT_HTTP_PORT)}"
         settings = _with_links(load_settings({"listen": address}), directory)
         machine = _Machine(server, directory, nodes, settings, tracer)
         return asyncio.run(machine.run(roots, exit_after_demo=exit_after_demo))
 
 
-def _choose_port(wanted: int | None) -> int:
-    """``wanted``; or the usual one if nobody has it; or 0, any."""
-    if wanted is not None:
-        return wanted
-    return _free(DEFAULT_PORT)
-
-
-def _choose_http_port() -> int:
-    """The usual one if nobody has it; or 0, any."""
-    return _free(DEFAULT_HTTP_PORT)
-
-
 def _free(port: int) -> int:
+    """``port`` if nobody has it; or 0, any."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -131,11 +118,7 @@ class _Machine:
         self._directory = directory
         self._nodes = nodes
         self._settings = settings
-        environment = environment_of(server) | link_variables(settings)
-        self._config: Config = load_config(environ=environment).config
-        self._pool = WorkerPool(
-            environment, directory, drain_seconds=self._config.drain_seconds, announce=say
-        )
+        self._config, self._pool = own_pool(environment_of(server, settings), directory)
 
     async def run(self, roots: list[Path] | None, *, exit_after_demo: bool) -> int:
         """The exit status. Raises what a step raises, after everything has been stopped."""
@@ -247,46 +230,6 @@ class _Machine:
         print_line("")
         print_line("Ctrl-C drains the workers and stops.")
         sys.stdout.flush()
-
-
-async def wait_serving(connection: Client, pool: WorkerPool, nodes: list[str]) -> None:
-    """Return once a worker of each of ``nodes``, which ``pool`` started, answers.
-
-    Raises UnavailableError when one cannot start, or does not in time.
-    """
-    try:
-        async with asyncio.timeout(READY_SECONDS):
-            while missing := set(nodes) - await _answering(connection):
-                for node in missing:
-                    pool.check(node)
-                await asyncio.sleep(_POLL_SECONDS)
-    except TimeoutError as error:
-        raise UnavailableError(f"the workers do not serve after {READY_SECONDS:g} s") from error
-
-
-async def _answering(connection: Client) -> set[str]:
-    return {worker.metadata.get("node", "") for worker in await connection.workers()}
-
-
-def environment_of(server: EmbeddedServer) -> dict[str, str]:
-    """This process's environment, but for this server, and none of another one's credentials."""
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        # Workers on one machine cannot share a port for their metrics.
-        if not name.startswith("NATS_") and name not in {"HOLDFAST_NODE", "HOLDFAST_METRICS_PORT"}
-    }
-    return kept | {"NATS_URL": server.url, "HOLDFAST_MONITOR_URL": server.monitor_url}
-
-
-def link_variables(settings: GatewaySettings) -> dict[str, str]:
-    """Variables for workers, so that they make the links that a gateway with ``settings`` takes."""
-    told = {}
-    if settings.public_url is not None:
-        told["public_url"] = settings.public_url
-    if settings.link_keys is not None:
-        told["link_keys"] = str(Path(settings.link_keys).absolute())
-    return {variable_of(name): text for name, text in told.items()}
 
 
 def _with_links(settings: GatewaySettings, directory: Path) -> GatewaySettings:

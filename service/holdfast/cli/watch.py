@@ -6,7 +6,7 @@ import asyncio
 import signal
 import sys
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Annotated, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 from cyclopts import Parameter
 
@@ -18,6 +18,8 @@ from holdfast.errors import InvalidError
 from holdfast.protocol.watch import WatchKind
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from holdfast.client import Client
 
 
@@ -45,30 +47,37 @@ async def watch(
     chosen: list[WatchKind] = list(dict.fromkeys(kinds or get_args(WatchKind)))
     if since is not None and len(chosen) != 1:
         raise InvalidError("--since is for one kind: each has positions of its own")
-    stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with await connect(flags) as connection:
-        tasks = [asyncio.create_task(_print_all(connection, kind, only, since)) for kind in chosen]
-        await _until_first(stop, tasks)
+    await until_stopped(_print_all(flags, chosen, only, since))
     return exit_codes.OK
 
 
-async def _print_all(connection: Client, kind: WatchKind, prefix: str, since: int | None) -> None:
+async def _print_all(
+    flags: ClientFlags | None, kinds: list[WatchKind], prefix: str, since: int | None
+) -> None:
+    async with await connect(flags) as connection:
+        tasks = [
+            asyncio.create_task(_print_kind(connection, kind, prefix, since)) for kind in kinds
+        ]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _print_kind(connection: Client, kind: WatchKind, prefix: str, since: int | None) -> None:
     async with aclosing(connection.watch(kind, prefix=prefix, since=since)) as events:
         async for event in events:
             print_json(event)
             sys.stdout.flush()
 
 
-async def _until_first(stop: asyncio.Event, tasks: list[asyncio.Task[None]]) -> None:
-    """Until ``stop`` is set, or one of ``tasks`` fails; that failure is raised."""
-    stopping = asyncio.create_task(stop.wait())
-    try:
-        done, _ = await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
-    finally:
-        for other in (stopping, *tasks):
-            other.cancel()
-        await asyncio.gather(stopping, *tasks, return_exceptions=True)
+async def until_stopped(work: Coroutine[Any, Any, None]) -> None:
+    """Do ``work`` until SIGINT or SIGTERM. Raises what it raises."""
+    task = asyncio.create_task(work)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    await asyncio.wait([task])
+    if not task.cancelled():
+        task.result()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from holdfast.client.long_requests import ask_until_done
 from holdfast.protocol.care import (
     DIAGNOSE,
     GET_USAGE,
@@ -52,12 +53,7 @@ class Care:
 
         The records of everything there is are read, so it takes a while where there is much.
         """
-        while True:
-            report = await self._requester.ask(
-                DIAGNOSE, GetDoctor(), timeout_seconds=_SECONDS, attempt_seconds=_SECONDS
-            )
-            if report.done:
-                return report
+        return await ask_until_done(self._requester, DIAGNOSE, GetDoctor(), _SECONDS)
 
     async def usage(
         self,
@@ -75,9 +71,4 @@ class Care:
         everything there is, and is kept for a minute.
         """
         request = GetUsage(by=by, prefix=prefix, delimiter=delimiter, depth=depth, limit=limit)
-        while True:
-            report = await self._requester.ask(
-                GET_USAGE, request, timeout_seconds=_SECONDS, attempt_seconds=_SECONDS
-            )
-            if report.done:
-                return report
+        return await ask_until_done(self._requester, GET_USAGE, request, _SECONDS)

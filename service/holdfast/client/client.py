@@ -17,8 +17,9 @@ import msgspec
 
 from holdfast.client.care import Care
 from holdfast.client.discovery import DISCOVERY_SECONDS, find_workers
-from holdfast.client.download import Download, read_bytes
+from holdfast.client.download import read_bytes, stream_blob
 from holdfast.client.links import make_link
+from holdfast.client.long_requests import ask_until_done
 from holdfast.client.many import in_order, weight_of
 from holdfast.client.names import Names
 from holdfast.client.pages import pages, rows
@@ -75,7 +76,6 @@ if TYPE_CHECKING:
         Iterable,
         Sequence,
     )
-    from types import TracebackType
 
     from holdfast.client.discovery import WorkerInfo
     from holdfast.client.sources import OnBytes, Source
@@ -117,12 +117,7 @@ class Client:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
     async def aclose(self) -> None:
@@ -156,7 +151,7 @@ class Client:
         put = _BlobPut(self._small_puts, type, expected)
         return await put_source(self.requester, self._files, source, put, progress)
 
-    async def put_many(
+    def put_many(
         self,
         sources: Iterable[Source] | AsyncIterable[Source],
         *,
@@ -174,10 +169,7 @@ class Client:
         may be stored or not. To put all of them again does no harm, for what is stored is not
         stored twice. Stopping early gives up the others likewise.
         """
-        puts = in_order(sources, lambda source: self.put(source, type=type), weight_of)
-        async with aclosing(puts) as results:
-            async for stored in results:
-                yield stored
+        return in_order(sources, lambda source: self.put(source, type=type), weight_of)
 
     async def get(
         self,
@@ -195,7 +187,7 @@ class Client:
         request = GetBlob(digest=parse_digest(digest), offset=offset, length=length)
         return await read_bytes(self.requester, request, progress)
 
-    async def stream(
+    def stream(
         self,
         digest: str,
         *,
@@ -209,10 +201,7 @@ class Client:
         then nobody checked the bytes.
         """
         request = GetBlob(digest=parse_digest(digest), offset=offset, length=length)
-        download = Download(self.requester, request)
-        async with aclosing(download.stream(progress)) as incoming:
-            async for piece in incoming:
-                yield piece
+        return stream_blob(self.requester, request, progress)
 
     async def get_to(
         self,
@@ -230,8 +219,7 @@ class Client:
         and OSError.
         """
         stream = self.stream(digest, offset=offset, length=length, progress=progress)
-        async with aclosing(stream) as incoming:
-            return await write_to(target, incoming)
+        return await write_to(target, stream)
 
     async def has(self, digests: Iterable[str]) -> list[str]:
         """The missing of ``digests``, in order, each once."""
@@ -304,16 +292,10 @@ class Client:
         With ``dry_run`` it only says what it would remove. Each worker collects by itself now and
         then. Raises UnavailableError.
         """
-        seconds = _COLLECT_SECONDS
         request = CollectBlobs(dry_run=dry_run)
-        while True:
-            report = await self.requester.ask(
-                COLLECT_BLOBS, request, timeout_seconds=seconds, attempt_seconds=seconds
-            )
-            if report.done:
-                return report
+        return await ask_until_done(self.requester, COLLECT_BLOBS, request, _COLLECT_SECONDS)
 
-    async def watch(
+    def watch(
         self, kind: WatchKind, *, prefix: str = "", since: int | None = None
     ) -> AsyncGenerator[WatchEvent]:
         """The changes of names, blobs or snapshots, as they happen, for ever.
@@ -327,9 +309,7 @@ class Client:
         list what is there, and watch from now), UnavailableError where no worker answers in time.
         """
         request = WatchChanges(kind=kind, prefix=prefix, since=since)
-        async with aclosing(watched(self.requester, request)) as events:
-            async for event in events:
-                yield event
+        return watched(self.requester, request)
 
     async def position(self, kind: WatchKind) -> int:
         """The revision of the latest change, to ``watch`` from behind it.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from holdfast.client.windows import Patience, Window, WindowReader
+from holdfast.client.windows import Patience, Window, WindowReader, pieces_of, wanted_bytes
 from holdfast.domain.digest import digest_of
 from holdfast.domain.limits import max_inline_bytes
 from holdfast.errors import CorruptError, InvalidError, NotFoundError
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from holdfast.client.requests import Requester
     from holdfast.client.sources import OnBytes
 
-PATIENCE: Final = Patience(head_seconds=5.0, silence_seconds=2.0)
+_PATIENCE: Final = Patience(head_seconds=5.0, silence_seconds=2.0)
 
 
 async def though_deleted[T](request: GetBlob, ask: Callable[[GetBlob], Awaitable[T]]) -> T:
@@ -50,7 +50,7 @@ async def read_bytes(
     *,
     is_kept: bool = False,
 ) -> bytes:
-    """The bytes that ``request`` asks for, in one piece. Raises as ``Download.stream``.
+    """The bytes that ``request`` asks for, in one piece. Raises as ``stream_blob``.
 
     ``is_kept`` says that a state has the blob, which may have been deleted by its digest.
 
@@ -77,20 +77,22 @@ async def read_bytes(
         is_kept = is_kept or request.name is not None
         request = _pinned(request, head)
         if len(data) == head.length:
-            if head.length == _wanted(request, head):
+            if head.length == wanted_bytes(request, head):
                 if head.length == head.size and digest_of(data) != request.digest:
                     raise _other_bytes(request)
                 if is_whole:
                     requester.bare.try_once(head.digest, head.size)
                 return _whole(data, progress)
             begun = Window(head, [memoryview(data)])
-    download = Download(requester, request, begun=begun, is_kept=is_kept)
-    async with aclosing(download.stream(progress)) as pieces:
+    stream = stream_blob(requester, request, progress, begun=begun, is_kept=is_kept)
+    async with aclosing(stream) as pieces:
         return b"".join([piece async for piece in pieces])
 
 
-async def open_named(requester: Requester, request: GetBlob) -> Download:
-    """A read of the blob that a name has: of that one, whatever the name has by the end.
+async def open_named(
+    requester: Requester, request: GetBlob, progress: OnBytes | None
+) -> AsyncGenerator[memoryview]:
+    """The bytes of the blob that a name has: of that one, whatever the name has by the end.
 
     Raises NotFoundError, InvalidError, UnavailableError.
     """
@@ -98,7 +100,7 @@ async def open_named(requester: Requester, request: GetBlob) -> Download:
     requester.check_usable()
     head, data = await requester.ask_for_bytes(GET_BLOB, _first(request, most), most)
     begun = Window(head, [memoryview(data)]) if len(data) == head.length else None
-    return Download(requester, _pinned(request, head), begun=begun, is_kept=True)
+    return stream_blob(requester, _pinned(request, head), progress, begun=begun, is_kept=True)
 
 
 def _first(request: GetBlob, most_bytes: int) -> GetBlob:
@@ -124,113 +126,81 @@ def _whole(data: bytes | memoryview, progress: OnBytes | None) -> bytes:
     return bytes(data)
 
 
-class Download:
-    """One read. ``head`` tells of the blob once the first window has come."""
+async def stream_blob(
+    requester: Requester,
+    request: GetBlob,
+    progress: OnBytes | None = None,
+    *,
+    begun: Window[BlobHead] | None = None,
+    is_kept: bool = False,
+) -> AsyncGenerator[memoryview]:
+    """The bytes, in order. The last piece of a whole blob comes only once the digest is right.
 
-    def __init__(
-        self,
-        requester: Requester,
-        request: GetBlob,
-        patience: Patience = PATIENCE,
-        *,
-        begun: Window[BlobHead] | None = None,
-        is_kept: bool = False,
-    ) -> None:
-        """``request`` says which bytes of which blob; ``begun`` are the first of them.
+    ``begun`` are the first of them. ``is_kept`` says that a name or a state has the blob, so it may
+    have been deleted by its digest. Raises NotFoundError, CorruptError, InvalidError,
+    UnavailableError.
+    """
+    sha256 = None if _is_range(request) else hashlib.sha256()
+    held: memoryview | None = None
+    windows = _windows(requester, request, begun, is_kept=is_kept)
+    async with aclosing(pieces_of(windows, request, progress)) as pieces:
+        async for piece in pieces:
+            if sha256 is not None:
+                sha256.update(piece)
+            if held is not None:
+                yield held
+            held = piece
+    if sha256 is not None and sha256.hexdigest() != request.digest:
+        raise _other_bytes(request)
+    if held is not None:
+        yield held
 
-        ``is_kept`` says that a name or a state has it, so it may have been deleted by its digest.
-        """
-        self._request = request
-        self._begun = begun
-        self._requester = requester
-        self._patience = patience
-        self._is_kept = is_kept
-        self._sha256 = None if _is_range(request) else hashlib.sha256()
-        self.head: BlobHead | None = None
 
-    async def stream(self, progress: OnBytes | None = None) -> AsyncGenerator[memoryview]:
-        """The bytes, in order. The last piece of a whole blob comes only once the digest is right.
-
-        Raises NotFoundError, CorruptError, InvalidError, UnavailableError.
-        """
-        start, done, total = 0, 0, 0
-        held: memoryview | None = None
-        async with aclosing(self._windows()) as windows:
+async def _windows(
+    requester: Requester, request: GetBlob, begun: Window[BlobHead] | None, *, is_kept: bool
+) -> AsyncGenerator[Window[BlobHead]]:
+    left = request
+    if begun is not None:
+        yield begun
+        if begun.head.length == wanted_bytes(request, begun.head):
+            return
+        left = _rest(request, begun.head)
+    try:
+        async with aclosing(_read(requester, left)) as windows:
             async for window in windows:
-                if self.head is None:
-                    self.head = window.head
-                    start = min(self._request.offset, window.head.size)
-                    total = _wanted(self._request, window.head)
-                if window.head.offset != start + done:
-                    msg = f"bytes from {window.head.offset} came, not those from {start + done}"
-                    raise CorruptError(msg)
-                for piece in window.pieces:
-                    if self._sha256 is not None:
-                        self._sha256.update(piece)
-                    if held is not None:
-                        yield held
-                    held = piece
-                    done += len(piece)
-                    if progress is not None:
-                        progress(done, total)
-        if done != total:
-            msg = f"{done} of {total} bytes came"
-            raise CorruptError(msg)
-        self._check_digest()
-        if held is not None:
-            yield held
+                left = _rest(left, window.head)
+                yield window
+    except NotFoundError as missing:
+        if not is_kept:
+            raise
+        async with aclosing(_read(requester, _though_deleted(left), missing)) as windows:
+            async for window in windows:
+                yield window
 
-    async def _windows(self) -> AsyncGenerator[Window[BlobHead]]:
-        if self._begun is not None:
-            yield self._begun
-            if self._begun.head.length == _wanted(self._request, self._begun.head):
-                return
-        left = self._request if self._begun is None else _rest(self._request, self._begun.head)
-        try:
-            async with aclosing(self._read(left)) as windows:
-                async for window in windows:
-                    left = _rest(left, window.head)
-                    yield window
-        except NotFoundError as missing:
-            if not self._is_kept:
-                raise
-            async with aclosing(self._read(_though_deleted(left), missing)) as windows:
-                async for window in windows:
-                    yield window
 
-    async def _read(
-        self, request: GetBlob, missing: NotFoundError | None = None
-    ) -> AsyncGenerator[Window[BlobHead]]:
-        """The windows of ``request``. Raises ``missing`` where a worker does not understand it."""
-        reader = WindowReader(
-            self._requester,
-            GET_BLOB,
-            request,
-            self._patience,
-            again={"proxy": True},
-            single_bytes=max_inline_bytes(self._requester.connection.max_payload),
-        )
-        try:
-            async with aclosing(reader.windows()) as windows:
-                async for window in windows:
-                    yield window
-        except InvalidError as error:
-            raise missing or error from None
-
-    def _check_digest(self) -> None:
-        if self._sha256 is not None and self._sha256.hexdigest() != self._request.digest:
-            raise _other_bytes(self._request)
+async def _read(
+    requester: Requester, request: GetBlob, missing: NotFoundError | None = None
+) -> AsyncGenerator[Window[BlobHead]]:
+    """The windows of ``request``. Raises ``missing`` where a worker does not understand it."""
+    reader = WindowReader(
+        requester,
+        GET_BLOB,
+        request,
+        _PATIENCE,
+        again={"proxy": True},
+        single_bytes=max_inline_bytes(requester.connection.max_payload),
+    )
+    try:
+        async with aclosing(reader.windows()) as windows:
+            async for window in windows:
+                yield window
+    except InvalidError as error:
+        raise missing or error from None
 
 
 def _is_range(request: GetBlob) -> bool:
     """Whether it asks for a part of the blob, or of one that is not known to be more."""
     return request.offset > 0 or request.length is not None
-
-
-def _wanted(request: GetBlob, head: BlobHead) -> int:
-    """Bytes that ``request`` asks for, of a blob that is known now."""
-    left = head.size - min(request.offset, head.size)
-    return left if request.length is None else min(request.length, left)
 
 
 def _rest(request: GetBlob, head: BlobHead) -> GetBlob:

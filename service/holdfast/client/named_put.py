@@ -19,7 +19,6 @@ from holdfast.errors import (
     ConflictError,
     CorruptError,
     HoldfastError,
-    InvalidError,
     NotFoundError,
     UnavailableError,
 )
@@ -31,7 +30,7 @@ from holdfast.protocol.names import (
     OpenName,
     ReplaceName,
 )
-from holdfast.protocol.times import wire_time
+from holdfast.protocol.times import asked_time
 from holdfast.transport.backoff import Backoff
 
 if TYPE_CHECKING:
@@ -48,79 +47,36 @@ _FIRST_WAIT_SECONDS: Final = 0.02
 _MAX_WAIT_SECONDS: Final = 1.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NamedWrite:
-    """The description of a named blob beside the bytes, checked."""
-
-    name: str
-    media_type: str
-    digest: str | None
-    labels: dict[str, str]
-    expires: str | None
-    if_version: int | None = None
-    if_digest: str | None = None
-
-    @classmethod
-    def of(
-        cls,
-        name: str,
-        type_: str,
-        digest: str | None,
-        labels: Mapping[str, str] | None,
-        expires_at: datetime | None,
-        *,
-        if_version: int | None = None,
-        if_digest: str | None = None,
-    ) -> NamedWrite:
-        """Raises InvalidError."""
-        check_name_labels(labels or {})
-        return cls(
-            name=check_blob_name(name),
-            media_type=type_,
-            digest=None if digest is None else parse_digest(digest),
-            labels=dict(labels or {}),
-            expires=_expires(expires_at),
-            if_version=if_version,
-            if_digest=None if if_digest is None else parse_digest(if_digest),
-        )
-
-    def replacing(self, digest: str) -> ReplaceName:
-        """Beside the bytes ``digest``."""
-        return ReplaceName(**structs.asdict(self.creating(digest)))
-
-    def creating(self, digest: str) -> CreateName:
-        """Beside the bytes ``digest``."""
-        return CreateName(
-            quoted_name=quote_text(self.name),
-            digest=self.digest or digest,
-            type=self.media_type,
-            quoted_labels=quote_labels(self.labels) or None,
-            expires=self.expires,
-            if_version=self.if_version,
-            if_digest=self.if_digest,
-        )
-
-    def opening(self, mode: Mode, size: int | None) -> OpenName:
-        """For a streamed write of ``size`` bytes, where that is sure."""
-        return OpenName(
-            name=self.name,
-            mode=mode,
-            size=size,
-            digest=self.digest,
-            type=self.media_type,
-            labels=self.labels,
-            expires=self.expires,
-            if_version=self.if_version,
-            if_digest=self.if_digest,
-        )
+def named_write(
+    name: str,
+    type_: str,
+    digest: str | None,
+    labels: Mapping[str, str] | None,
+    expires_at: datetime | None,
+    *,
+    if_version: int | None = None,
+    if_digest: str | None = None,
+) -> OpenName:
+    """What is said of a named blob beside its bytes. Raises InvalidError."""
+    check_name_labels(labels or {})
+    return OpenName(
+        name=check_blob_name(name),
+        mode="create",
+        digest=None if digest is None else parse_digest(digest),
+        type=type_,
+        labels=dict(labels or {}),
+        expires=asked_time(expires_at),
+        if_version=if_version,
+        if_digest=None if if_digest is None else parse_digest(if_digest),
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class NamedPut:
-    """A put of a name, in the first of ``modes`` that it is in the state for."""
+    """A put of a name as ``write`` says, in the first of ``modes`` that it is in the state for."""
 
     requester: Requester
-    write: NamedWrite
+    write: OpenName
     modes: tuple[Mode, ...]
 
     async def whole(self, data: memoryview) -> NameStored:
@@ -129,8 +85,9 @@ class NamedPut:
 
         async def ask(mode: Mode) -> NameStored:
             if mode == "create":
-                return await self.requester.ask(CREATE_NAME, self.write.creating(digest), data)
-            return await self.requester.ask(REPLACE_NAME, self.write.replacing(digest), data)
+                return await self.requester.ask(CREATE_NAME, _beside(self.write, digest), data)
+            replacing = ReplaceName(**structs.asdict(_beside(self.write, digest)))
+            return await self.requester.ask(REPLACE_NAME, replacing, data)
 
         stored = await self._first(ask)
         if (stored.name, stored.digest, stored.size) != (self.write.name, digest, len(data)):
@@ -140,7 +97,9 @@ class NamedPut:
 
     async def open(self, upload: Upload, size: int | None) -> Uploaded | None:
         """See ``holdfast.client.put.PutSteps``."""
-        return await self._first(lambda mode: upload.open(self.write.opening(mode, size)))
+        return await self._first(
+            lambda mode: upload.open(structs.replace(self.write, mode=mode, size=size))
+        )
 
     def result(self, uploaded: Uploaded) -> NameStored:
         """See ``holdfast.client.put.PutSteps``."""
@@ -176,14 +135,14 @@ class NamedPut:
                 raise failure
 
 
-def _expires(at: datetime | None) -> str | None:
-    if at is None:
-        return None
-    if at.tzinfo is None:
-        msg = "the time at which a name expires needs a time zone"
-        raise InvalidError(msg)
-    try:
-        return wire_time(at)
-    except OverflowError as error:
-        msg = "the time at which a name expires is out of range"
-        raise InvalidError(msg) from error
+def _beside(write: OpenName, digest: str) -> CreateName:
+    """``write`` as the headers beside the bytes ``digest``."""
+    return CreateName(
+        quoted_name=quote_text(write.name),
+        digest=write.digest or digest,
+        type=write.type,
+        quoted_labels=quote_labels(write.labels) or None,
+        expires=write.expires,
+        if_version=write.if_version,
+        if_digest=write.if_digest,
+    )

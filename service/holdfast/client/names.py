@@ -11,11 +11,10 @@ from typing import IO, TYPE_CHECKING, Final, Literal
 
 from holdfast.client.download import open_named, read_bytes
 from holdfast.client.links import make_link
-from holdfast.client.named_put import NamedPut, NamedWrite
-from holdfast.client.pages import pages
+from holdfast.client.named_put import NamedPut, named_write
 from holdfast.client.partial_file import write_to
 from holdfast.client.put import put_source
-from holdfast.client.upgrades import on_new_subjects, on_old_subjects
+from holdfast.client.upgrades import NewVerbs, on_old_subjects
 from holdfast.domain.blob_names import check_blob_name
 from holdfast.domain.digest import parse_digest
 from holdfast.protocol.blobs import (
@@ -58,7 +57,6 @@ if TYPE_CHECKING:
     from holdfast.client.requests import Requester
     from holdfast.client.small_files import SmallFiles
     from holdfast.client.sources import OnBytes, Source
-    from holdfast.protocol.operation import Operation, ReplyT, RequestT
 
 _PAGE: Final = 1000
 
@@ -76,6 +74,7 @@ class Names:
         """Made by ``connect``."""
         self._requester = requester
         self._files = files
+        self._verbs = NewVerbs(requester)
 
     # --- writes ---
 
@@ -95,7 +94,7 @@ class Names:
         With ``digest``, other bytes are refused. From ``expires_at`` on, which has a time zone, the
         name is not there any more. Raises ConflictError, and what ``Client.put`` does.
         """
-        write = NamedWrite.of(name, type, digest, labels, expires_at)
+        write = named_write(name, type, digest, labels, expires_at)
         return await self._put(NamedPut(self._requester, write, ("create",)), source, progress)
 
     async def replace(
@@ -116,7 +115,7 @@ class Names:
         Type, labels and expiry are those that are said now. Raises NotFoundError, ConflictError,
         and what ``Client.put`` does.
         """
-        write = NamedWrite.of(
+        write = named_write(
             name, type, digest, labels, expires_at, if_version=if_version, if_digest=if_digest
         )
         return await self._put(NamedPut(self._requester, write, ("replace",)), source, progress)
@@ -138,12 +137,12 @@ class Names:
         streamed source is tried no more once a part of it has been sent: then it raises what
         either raises.
         """
-        write = NamedWrite.of(name, type, digest, labels, expires_at)
+        write = named_write(name, type, digest, labels, expires_at)
         put = NamedPut(self._requester, write, ("create", "replace"))
         return await self._put(put, source, progress)
 
     async def _put(self, put: NamedPut, source: Source, progress: OnBytes | None) -> NameStored:
-        async with on_new_subjects(self._requester):
+        async with self._verbs.asking():
             return await put_source(self._requester, self._files, source, put, progress)
 
     async def copy(
@@ -171,7 +170,7 @@ class Names:
             if_version=if_version,
             if_digest=if_digest,
         )
-        return await self._ask(COPY_NAME, request)
+        return await self._verbs.ask(COPY_NAME, request)
 
     async def rename(
         self,
@@ -193,7 +192,7 @@ class Names:
             if_version=if_version,
             if_digest=if_digest,
         )
-        return await self._ask(RENAME_NAME, request)
+        return await self._verbs.ask(RENAME_NAME, request)
 
     async def delete(
         self, name: str, *, if_version: int | None = None, if_digest: str | None = None
@@ -250,8 +249,9 @@ class Names:
     ) -> AsyncGenerator[memoryview]:
         """As ``get``, piece by piece, in bounded memory: see ``Client.stream``."""
         async with on_old_subjects(self._requester):
-            download = await open_named(self._requester, _get(name, version, offset, length))
-        async with aclosing(download.stream(progress)) as incoming:
+            request = _get(name, version, offset, length)
+            pieces = await open_named(self._requester, request, progress)
+        async with aclosing(pieces) as incoming:
             async for piece in incoming:
                 yield piece
 
@@ -267,8 +267,7 @@ class Names:
     ) -> int:
         """Write what a name has to a path or file object; how many bytes. See ``Client.get_to``."""
         stream = self.stream(name, version=version, offset=offset, length=length, progress=progress)
-        async with aclosing(stream) as incoming:
-            return await write_to(target, incoming)
+        return await write_to(target, stream)
 
     async def stat(self, name: str, *, version: int | None = None) -> BlobStat:
         """The record of a name, or a version, and of its blob. Raises NotFoundError."""
@@ -276,7 +275,7 @@ class Names:
         async with on_old_subjects(self._requester):
             return await self._requester.ask(STAT_BLOB, request)
 
-    async def list(
+    def list(
         self,
         prefix: str = "",
         *,
@@ -297,14 +296,7 @@ class Names:
             start_after=start_after,
             limit=_PAGE,
         )
-        async with aclosing(pages(self._requester, LIST_NAMES, request)) as found:
-            while True:
-                async with on_new_subjects(self._requester):
-                    page = await anext(found, None)
-                if page is None:
-                    return
-                for row in _in_order(page):
-                    yield row
+        return self._verbs.rows(LIST_NAMES, request, _in_order)
 
     async def link(
         self,
@@ -337,25 +329,18 @@ class Names:
 
         A name that was deleted has a history too.
         """
-        return await self._ask(GET_HISTORY, GetHistory(name=check_blob_name(name)))
+        return await self._verbs.ask(GET_HISTORY, GetHistory(name=check_blob_name(name)))
 
-    async def versions(self, name: str) -> AsyncGenerator[NameVersion]:
+    def versions(self, name: str) -> AsyncGenerator[NameVersion]:
         """The blobs that a name has, had and still keeps, newest first. Raises NotFoundError."""
         request = GetHistory(name=check_blob_name(name), limit=_PAGE)
-        async with aclosing(pages(self._requester, GET_HISTORY, request)) as found:
-            while True:
-                async with on_new_subjects(self._requester):
-                    page = await anext(found, None)
-                if page is None:
-                    return
-                for version in page.versions:
-                    yield version
+        return self._verbs.rows(GET_HISTORY, request, lambda page: page.versions)
 
     # --- rules ---
 
     async def rules(self) -> RuleList:
         """The rules of names: what is kept, and for how long."""
-        return await self._ask(GET_RULES, GetRules())
+        return await self._verbs.ask(GET_RULES, GetRules())
 
     async def set_rules(
         self, rules: Sequence[NameRule], *, if_revision: int | None = None
@@ -364,11 +349,9 @@ class Names:
 
         Raises ConflictError.
         """
-        return await self._ask(SET_RULES, SetRules(rules=list(rules), if_revision=if_revision))
-
-    async def _ask(self, operation: Operation[RequestT, ReplyT], request: RequestT) -> ReplyT:
-        async with on_new_subjects(self._requester):
-            return await self._requester.ask(operation, request)
+        return await self._verbs.ask(
+            SET_RULES, SetRules(rules=list(rules), if_revision=if_revision)
+        )
 
 
 def _get(name: str, version: int | None, offset: int, length: int | None) -> GetBlob:

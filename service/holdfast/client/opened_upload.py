@@ -14,33 +14,27 @@ from typing import TYPE_CHECKING, Final, Self
 
 import msgspec
 
-from holdfast.client.requests import ATTEMPT_SECONDS, NotOfferedError
-from holdfast.client.trace import trace_headers
+from holdfast.client.requests import NotOfferedError
 from holdfast.client.upload import (
-    COPY_BYTES_PER_SECOND,
+    FIRST_WAIT_SECONDS,
+    MAX_WAIT_SECONDS,
+    RESUMABLE,
     RESUME_TIMEOUTS,
-    STALL_SECONDS,
-    raise_failure,
+    ask_owner,
+    is_of_name,
+    resume,
     uploaded_of,
 )
 from holdfast.deadline import look_at
 from holdfast.errors import (
-    ConflictError,
     CorruptError,
     HoldfastError,
-    OutcomeUnknownError,
-    RateLimitedError,
     UnavailableError,
 )
-from holdfast.protocol import codec
 from holdfast.protocol.blobs import (
     LOOK_UPLOAD,
-    PUT_PART,
-    RESUME_UPLOAD,
     LookUpload,
-    PartStored,
     PutPart,
-    ResumeUpload,
     UploadState,
 )
 from holdfast.transport.backoff import Backoff
@@ -52,9 +46,6 @@ if TYPE_CHECKING:
     from holdfast.client.upload import Uploaded
 
 _IN_FLIGHT: Final = 8
-_FIRST_WAIT_SECONDS: Final = 0.05
-_MAX_WAIT_SECONDS: Final = 2.0
-_RESUMABLE: Final = (UnavailableError, OutcomeUnknownError, ConflictError, RateLimitedError)
 UPGRADE: Final = "workers of the pool cannot go on with uploads: upgrade all workers of the pool"
 
 
@@ -90,13 +81,14 @@ class OpenedUpload:
 
         Raises NotFoundError, ConflictError, UnavailableError.
         """
-        offset = await _kept(requester, state.part_subject or "")
-        if offset is None:
-            resumed = await _resumed(requester, state.upload or "", state.length or 0)
-            if (uploaded := uploaded_of(resumed)) is not None:
-                return uploaded
-            return cls(requester, resumed)
-        return cls(requester, _at(state, offset))
+        try:
+            offset = (await ask_owner(requester, state, PutPart(keep=True))).offset
+        except RESUMABLE:
+            offset = None
+        if offset is not None:
+            return cls(requester, msgspec.structs.replace(state, offset=offset))
+        resumed = await resume(requester, state.upload or "", state.length or 0)
+        return uploaded_of(resumed) or cls(requester, resumed)
 
     async def send(self, blocks: AsyncIterator[bytes]) -> None:
         """Send all that ``blocks`` give; it is stored when this returns.
@@ -122,10 +114,10 @@ class OpenedUpload:
         backoff = self._backoff()
         while True:
             try:
-                reply = await self._ask(request, b"")
-            except _RESUMABLE as error:
-                if isinstance(error, ConflictError) and error.version is not None:
-                    raise  # it is the name that is in the way
+                reply = await ask_owner(self._requester, self._state, request)
+            except RESUMABLE as error:
+                if is_of_name(error):
+                    raise
                 await self._recover(error, backoff)
                 uploaded = uploaded_of(self._state)
             else:
@@ -147,7 +139,7 @@ class OpenedUpload:
         """Wait until the first is stored; where it is not, send all again, one by one."""
         try:
             await flying[0][1]
-        except _RESUMABLE as error:
+        except RESUMABLE as error:
             await asyncio.wait([task for _, task in flying])
             pieces = [piece for piece, task in flying if _failed(task)]
             flying.clear()
@@ -167,7 +159,7 @@ class OpenedUpload:
                 for piece in pieces:
                     if piece.stop > held:
                         await self._put(piece)
-            except _RESUMABLE as error:
+            except RESUMABLE as error:
                 failure = error
             else:
                 return
@@ -175,21 +167,18 @@ class OpenedUpload:
     async def _put(self, piece: _Piece) -> None:
         part, at = divmod(piece.start, self._part_size)
         is_whole = len(piece.data) == self._part_size
-        await self._ask(PutPart(part=part, tail=None if is_whole else at), piece.data)
-
-    async def _ask(self, request: PutPart, data: bytes) -> PartStored:
-        subject = self._state.part_subject or ""
-        return await _ask_owner(self._requester, subject, request, data)
+        request = PutPart(part=part, tail=None if is_whole else at)
+        await ask_owner(self._requester, self._state, request, piece.data)
 
     async def _recover(self, failure: HoldfastError, backoff: Backoff) -> None:
         """Have any worker own it; in the end raise ``failure``."""
         if not await backoff.wait():
             raise failure
-        self._state = await _resumed(self._requester, self.id, self.offset)
+        self._state = await resume(self._requester, self.id, self.offset)
 
     def _backoff(self) -> Backoff:
         seconds = RESUME_TIMEOUTS * self._requester.timeout_seconds
-        return Backoff(_FIRST_WAIT_SECONDS, _MAX_WAIT_SECONDS, within_seconds=seconds)
+        return Backoff(FIRST_WAIT_SECONDS, MAX_WAIT_SECONDS, within_seconds=seconds)
 
 
 async def look(requester: Requester, upload: str) -> UploadState:
@@ -198,46 +187,6 @@ async def look(requester: Requester, upload: str) -> UploadState:
         return await requester.ask(LOOK_UPLOAD, LookUpload(upload=upload), is_new=True)
     except NotOfferedError as error:
         raise UnavailableError(UPGRADE) from error
-
-
-async def _kept(requester: Requester, subject: str) -> int | None:
-    """The owner's view, its lease renewed; None where it has to be another's."""
-    try:
-        return (await _ask_owner(requester, subject, PutPart(keep=True), b"")).offset
-    except _RESUMABLE:
-        return None
-
-
-async def _resumed(requester: Requester, upload: str, size: int) -> UploadState:
-    """``size`` is that of what has to be copied, at the most."""
-    copy_seconds = size / COPY_BYTES_PER_SECOND
-    return await requester.ask(
-        RESUME_UPLOAD,
-        ResumeUpload(upload=upload),
-        timeout_seconds=RESUME_TIMEOUTS * requester.timeout_seconds + copy_seconds,
-        attempt_seconds=ATTEMPT_SECONDS + copy_seconds,
-    )
-
-
-async def _ask_owner(
-    requester: Requester, subject: str, request: PutPart, data: bytes
-) -> PartStored:
-    """The owner's answer. Raises that, UnavailableError, OutcomeUnknownError (it is silent)."""
-    try:
-        with requester.tracer.asking(PUT_PART.subject):
-            headers = codec.encode_headers(request) | trace_headers()
-            message = await requester.inbox.request(
-                subject, data, headers=headers, timeout_seconds=STALL_SECONDS
-            )
-    except TimeoutError as error:
-        msg = "the worker that took the parts fell silent"
-        raise OutcomeUnknownError(msg) from error
-    raise_failure(message)
-    return codec.decode_reply(message.data, PUT_PART.reply)
-
-
-def _at(state: UploadState, offset: int) -> UploadState:
-    return msgspec.structs.replace(state, offset=offset)
 
 
 def _failed(task: asyncio.Task[None]) -> bool:

@@ -13,12 +13,12 @@ import os
 import secrets
 import stat
 import sys
-from contextlib import contextmanager, suppress
+from contextlib import aclosing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncGenerator, Iterator
 
 _MAX_LINKS: Final = 40
 """As many as the kernel follows."""
@@ -176,13 +176,14 @@ def opened_target(target: str | os.PathLike[str] | SupportsWrite) -> Iterator[Su
 
 
 async def write_to(
-    target: str | os.PathLike[str] | SupportsWrite, incoming: AsyncIterator[memoryview]
+    target: str | os.PathLike[str] | SupportsWrite, incoming: AsyncGenerator[memoryview]
 ) -> int:
     """Write what comes to a path or file object; how many bytes. See ``partial_file``."""
     size = 0
-    with opened_target(target) as file:
-        async for piece in incoming:
-            # In a thread, so that the next window comes in meanwhile.
-            await asyncio.to_thread(write_whole, file, piece)
-            size += len(piece)
+    async with aclosing(incoming):
+        with opened_target(target) as file:
+            async for piece in incoming:
+                # In a thread, so that the next window comes in meanwhile.
+                await asyncio.to_thread(write_whole, file, piece)
+                size += len(piece)
     return size

@@ -7,15 +7,17 @@ twice: a pipe cannot be rewound.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import io
 import os
 import queue
 import stat
 import threading
 from collections.abc import AsyncIterable
 from contextlib import aclosing
+from functools import partial
 from typing import IO, TYPE_CHECKING, Final, Protocol
+
+from holdfast.client.from_thread import settle
+from holdfast.deadline import look_at
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable
@@ -83,7 +85,7 @@ async def blocks(source: Source) -> AsyncGenerator[memoryview]:
         async for block in source:
             yield memoryview(block).cast("B")
     elif isinstance(source, str | os.PathLike):
-        file = await asyncio.to_thread(_open, source)
+        file = await asyncio.to_thread(open, source, "rb", buffering=0)  # blocks are large already
         try:
             async with aclosing(_read_ahead(_as_it_is(file), ours=True)) as ahead:
                 async for piece in ahead:
@@ -131,8 +133,8 @@ async def _read_ahead(file: SupportsRead, *, ours: bool) -> AsyncGenerator[memor
         # A caller's pipe or terminal may never give another byte: nobody waits for that here.
         if ours and not ahead.done():
             await asyncio.wait([ahead])
-        if not ahead.cancel() and not ahead.cancelled():
-            ahead.exception()  # looked at, or the loop would complain that nobody did
+        if not ahead.cancel():
+            look_at(ahead)
 
 
 class _ThreadReader:
@@ -144,13 +146,12 @@ class _ThreadReader:
 
     def __init__(self, file: SupportsRead) -> None:
         self._file = file
-        self._loop = asyncio.get_running_loop()
         self._wanted: queue.SimpleQueue[asyncio.Future[bytes] | None] = queue.SimpleQueue()
         threading.Thread(target=self._run, name="holdfast-read", daemon=True).start()
 
     def read(self) -> asyncio.Future[bytes]:
         """Begin to read a block; empty at the end."""
-        future: asyncio.Future[bytes] = self._loop.create_future()
+        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._wanted.put(future)
         return future
 
@@ -160,26 +161,7 @@ class _ThreadReader:
 
     def _run(self) -> None:
         while (future := self._wanted.get()) is not None:
-            try:
-                block = _read(self._file)
-            except BaseException as error:  # noqa: BLE001 - whoever waits is to get it, whatever it is
-                self._tell(future, None, error)
-            else:
-                self._tell(future, block, None)
-
-    def _tell(
-        self, future: asyncio.Future[bytes], block: bytes | None, error: BaseException | None
-    ) -> None:
-        def tell() -> None:
-            if future.done():
-                return
-            if error is not None:
-                future.set_exception(error)
-            else:
-                future.set_result(block or b"")
-
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            self._loop.call_soon_threadsafe(tell)
+            settle(future, partial(read_block, self._file, READ_BYTES))
 
 
 class _FirstBytes:
@@ -203,14 +185,10 @@ def _as_it_is(file: IO[bytes]) -> SupportsRead:
     return file  # many files of /proc have the size 0, and content
 
 
-def _read(file: SupportsRead) -> bytes:
-    """A block, empty at the end. Raises BlockingIOError where a file has none at the moment."""
-    block = file.read(READ_BYTES)
+def read_block(file: SupportsRead, size: int) -> bytes:
+    """Up to ``size`` bytes, none at the end. Raises BlockingIOError of a file without any now."""
+    block = file.read(size)
     if block is None:
         msg = "the source is set to non-blocking and has no bytes yet"
         raise BlockingIOError(msg)
     return block
-
-
-def _open(path: str | os.PathLike[str]) -> IO[bytes]:
-    return io.open(path, "rb", buffering=0)  # noqa: UP020  (raw: blocks are large already)

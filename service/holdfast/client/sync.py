@@ -23,7 +23,6 @@ from holdfast.protocol.blobs import DEFAULT_TYPE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
-    from types import TracebackType
 
     from holdfast.client.sources import Source
     from holdfast.errors import HoldfastError
@@ -131,14 +130,9 @@ class SyncStateMachine(Blocking[StateMachine]):
         self._thread.run(self._wrapped.__aenter__())
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         if self._thread.is_usable:
-            self._thread.run(self._wrapped.__aexit__(kind, error, trace))
+            self._thread.run(self._wrapped.__aexit__(kind, *rest))
 
     @property
     def state(self) -> Any:
@@ -202,12 +196,7 @@ class SyncClient(Blocking[Client]):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:

@@ -5,18 +5,23 @@ Why: docs/decisions.md, "What older workers would refuse has subjects of its own
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Final
+from contextlib import aclosing, asynccontextmanager
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from holdfast.client.discovery import DISCOVERY_SECONDS, find_workers
+from holdfast.client.pages import PageT, rows
 from holdfast.errors import HoldfastError, InvalidError, UnavailableError
 from holdfast.protocol.names import NAMES_FEATURE
+from holdfast.protocol.operation import ReplyT, RequestT
 from holdfast.transport.inbox import NoRespondersError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Callable, Iterable
 
     from holdfast.client.requests import Requester
+    from holdfast.protocol.operation import Operation
+
+T = TypeVar("T")
 
 UPGRADE: Final = "workers of the pool know nothing of names: upgrade all workers of the pool"
 UPGRADE_FOR_STATES: Final = (
@@ -24,16 +29,42 @@ UPGRADE_FOR_STATES: Final = (
 )
 
 
-@asynccontextmanager
-async def on_new_subjects(
-    requester: Requester, feature: str = NAMES_FEATURE, upgrade: str = UPGRADE
-) -> AsyncGenerator[None]:
-    """For requests that only workers with ``feature`` listen to; others may be there instead."""
-    try:
-        yield
-    except NoRespondersError as error:
-        await _check_workers(requester, feature, upgrade, error)
-        raise
+class NewVerbs:
+    """Requests that only workers with a ``feature`` listen to; others may be there instead."""
+
+    def __init__(
+        self, requester: Requester, feature: str = NAMES_FEATURE, upgrade: str = UPGRADE
+    ) -> None:
+        """Where nobody listens ``upgrade`` says what to do, if a worker lacks the feature."""
+        self._requester = requester
+        self._feature = feature
+        self._upgrade = upgrade
+
+    @asynccontextmanager
+    async def asking(self) -> AsyncGenerator[None]:
+        """For requests. Raises UnavailableError."""
+        try:
+            yield
+        except NoRespondersError as error:
+            await _check_workers(self._requester, self._feature, self._upgrade, error)
+            raise
+
+    async def ask(self, operation: Operation[RequestT, ReplyT], request: RequestT) -> ReplyT:
+        """The reply. Raises as ``Requester.ask``."""
+        async with self.asking():
+            return await self._requester.ask(operation, request)
+
+    async def rows(
+        self,
+        operation: Operation[RequestT, PageT],
+        request: RequestT,
+        of_page: Callable[[PageT], Iterable[T]],
+    ) -> AsyncGenerator[T]:
+        """See ``pages.rows``."""
+        found = rows(self._requester, operation, request, of_page)
+        async with self.asking(), aclosing(found):
+            async for row in found:
+                yield row
 
 
 @asynccontextmanager

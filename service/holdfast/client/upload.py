@@ -65,11 +65,14 @@ too."""
 COPY_BYTES_PER_SECOND: Final = 20 * 1024 * 1024
 """The slowest that a new owner may copy stored bytes before resuming is given up."""
 
-_FIRST_WAIT_SECONDS: Final = 0.05
-_MAX_WAIT_SECONDS: Final = 2.0
+FIRST_WAIT_SECONDS: Final = 0.05
+MAX_WAIT_SECONDS: Final = 2.0
+"""Before an upload is resumed."""
+
 _RENEWALS_PER_LEASE: Final = 4
 _SETTLE_SECONDS: Final = 2.0
-_RESUMABLE: Final = (UnavailableError, OutcomeUnknownError, ConflictError, RateLimitedError)
+RESUMABLE: Final = (UnavailableError, OutcomeUnknownError, ConflictError, RateLimitedError)
+"""Failures after which any worker is asked to own the upload; see ``is_of_name``."""
 
 
 class Uploaded(NamedTuple):
@@ -107,7 +110,7 @@ class Upload:
         self._failure: HoldfastError | None = None
         self._stuck_since: float | None = None
         self._stuck_bytes = 0
-        self._backoff = Backoff(_FIRST_WAIT_SECONDS, _MAX_WAIT_SECONDS)
+        self._backoff = Backoff(FIRST_WAIT_SECONDS, MAX_WAIT_SECONDS)
         self._turn = asyncio.Lock()
 
     async def open(self, request: OpenUpload | OpenName) -> Uploaded | None:
@@ -170,14 +173,7 @@ class Upload:
         failure = self._failure
         if failure is None:
             try:
-                message = await self._requester.inbox.request(
-                    self._state.part_subject or "",
-                    headers=codec.encode_headers(PutPart(keep=True)),
-                    timeout_seconds=STALL_SECONDS,
-                )
-                raise_failure(message)
-            except TimeoutError:
-                failure = UnavailableError("the worker that took the parts fell silent")
+                await ask_owner(self._requester, self._state, PutPart(keep=True))
             except HoldfastError as error:
                 failure = error
         if failure is not None:
@@ -223,7 +219,7 @@ class Upload:
             return
         mailbox.close()
         try:
-            raise_failure(message)
+            _raise_failure(message)
         except HoldfastError as error:
             self._fail(error)
             return
@@ -241,7 +237,7 @@ class Upload:
 
     async def _recover(self, failure: HoldfastError) -> None:
         """Have any worker take over, and send again what it lacks."""
-        if not isinstance(failure, _RESUMABLE) or _is_of_name(failure):
+        if not isinstance(failure, RESUMABLE) or is_of_name(failure):
             raise failure
         self._forget_mailboxes()  # what the former owner still says counts no more
         await self._back_off(failure)
@@ -267,28 +263,15 @@ class Upload:
         now = asyncio.get_running_loop().time()
         if self._stuck_since is None or self._acked_bytes > self._stuck_bytes:
             self._stuck_since, self._stuck_bytes = now, self._acked_bytes
-            self._backoff = Backoff(_FIRST_WAIT_SECONDS, _MAX_WAIT_SECONDS)
+            self._backoff = Backoff(FIRST_WAIT_SECONDS, MAX_WAIT_SECONDS)
             return
-        if now - self._stuck_since >= self._patience_seconds():
+        if now - self._stuck_since >= patience_seconds(self._requester, self._size):
             raise failure
         await asyncio.sleep(self._backoff.next())
 
-    def _patience_seconds(self) -> float:
-        """Time to go on without progress."""
-        return RESUME_TIMEOUTS * self._requester.timeout_seconds + self._copy_seconds()
-
-    def _copy_seconds(self) -> float:
-        """Time a new owner may take to copy stored bytes."""
-        return self._size / COPY_BYTES_PER_SECOND
-
     async def _resume(self, failure: HoldfastError) -> None:
         try:
-            self._state = await self._requester.ask(
-                RESUME_UPLOAD,
-                ResumeUpload(upload=self._state.upload or ""),
-                timeout_seconds=self._patience_seconds(),
-                attempt_seconds=ATTEMPT_SECONDS + self._copy_seconds(),
-            )
+            self._state = await resume(self._requester, self._state.upload or "", self._size)
         except NotFoundError as error:
             raise UnavailableError(_GIVEN_UP) from error
         if self._state.upload is None and uploaded_of(self._state) is None:
@@ -313,22 +296,9 @@ class Upload:
         """Ask for the commit; None when another worker had to be found and must be asked."""
         request = PutPart(final=self._sent, digest=digest)
         try:
-            with self._requester.tracer.asking(PUT_PART.subject):
-                message = await self._requester.inbox.request(
-                    self._state.part_subject or "",
-                    headers=codec.encode_headers(request)
-                    | {names.TIMEOUT: worker_seconds(self._requester.timeout_seconds)}
-                    | trace_headers(),
-                    timeout_seconds=STALL_SECONDS,
-                )
-                raise_failure(message)
-        except TimeoutError:
-            failure: HoldfastError = OutcomeUnknownError("the worker did not answer the commit")
+            return uploaded_of(await ask_owner(self._requester, self._state, request))
         except HoldfastError as error:
             failure = error
-        else:
-            reply: PartStored = codec.decode_reply(message.data, PUT_PART.reply)
-            return uploaded_of(reply)
         await self._recover(failure)
         while self._unacked and uploaded_of(self._state) is None:
             await self._wait_for_acks()
@@ -363,7 +333,46 @@ _GIVEN_UP: Final = "the upload was given up meanwhile: put the blob again"
 _NO_STATE: Final = "the answer says neither where to send parts nor what was stored"
 
 
-def raise_failure(message: Message) -> None:
+async def ask_owner(
+    requester: Requester, state: UploadState, request: PutPart, data: bytes = b""
+) -> PartStored:
+    """The answer of the worker that owns an upload.
+
+    Raises what it answered, UnavailableError, OutcomeUnknownError (it is silent).
+    """
+    headers = codec.encode_headers(request)
+    headers[names.TIMEOUT] = worker_seconds(requester.timeout_seconds)
+    try:
+        with requester.tracer.asking(PUT_PART.subject):
+            message = await requester.inbox.request(
+                state.part_subject or "",
+                data,
+                headers=headers | trace_headers(),
+                timeout_seconds=STALL_SECONDS,
+            )
+            _raise_failure(message)
+    except TimeoutError as error:
+        msg = "the worker that took the parts fell silent"
+        raise OutcomeUnknownError(msg) from error
+    return codec.decode_reply(message.data, PUT_PART.reply)
+
+
+async def resume(requester: Requester, upload: str, size: int) -> UploadState:
+    """Have any worker own an upload; ``size`` is that of what it has to copy, at the most."""
+    return await requester.ask(
+        RESUME_UPLOAD,
+        ResumeUpload(upload=upload),
+        timeout_seconds=patience_seconds(requester, size),
+        attempt_seconds=ATTEMPT_SECONDS + size / COPY_BYTES_PER_SECOND,
+    )
+
+
+def patience_seconds(requester: Requester, size: int) -> float:
+    """Time that an upload of ``size`` bytes may go on without progress."""
+    return RESUME_TIMEOUTS * requester.timeout_seconds + size / COPY_BYTES_PER_SECOND
+
+
+def _raise_failure(message: Message) -> None:
     try:
         raise_for_status(message, PUT_PART.subject)
     except NoRespondersError as error:
@@ -375,7 +384,7 @@ def raise_failure(message: Message) -> None:
     codec.raise_error(message.headers, message.data)
 
 
-def _is_of_name(failure: HoldfastError) -> bool:
+def is_of_name(failure: HoldfastError) -> bool:
     """Whether it is the name that is in the way, and not the state of the upload."""
     return isinstance(failure, ConflictError) and failure.version is not None
 

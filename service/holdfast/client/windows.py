@@ -25,7 +25,13 @@ import msgspec
 from holdfast.client.requests import Way
 from holdfast.client.trace import trace_headers
 from holdfast.domain.limits import WINDOW_BYTES
-from holdfast.errors import HoldfastError, InternalError, RateLimitedError, UnavailableError
+from holdfast.errors import (
+    CorruptError,
+    HoldfastError,
+    InternalError,
+    RateLimitedError,
+    UnavailableError,
+)
 from holdfast.protocol import codec
 from holdfast.protocol import headers as names
 from holdfast.protocol.blobs import BlobHead, ContentHead
@@ -36,6 +42,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 
     from holdfast.client.requests import Requester
+    from holdfast.client.sources import OnBytes
+    from holdfast.protocol.blobs import GetBlob
+    from holdfast.protocol.files import ReadFile
     from holdfast.protocol.operation import Operation
     from holdfast.transport.message import Message
 
@@ -304,6 +313,40 @@ class WindowReader(Generic[HeadT]):
             msg = "the answer has another length than it says"
             raise InternalError(msg)
         return head
+
+
+async def pieces_of(
+    windows: AsyncGenerator[Window[HeadT]],
+    request: GetBlob | ReadFile,
+    progress: OnBytes | None,
+) -> AsyncGenerator[memoryview]:
+    """The bytes that ``request`` asks for, in order. Raises CorruptError unless they are all there.
+
+    ``progress`` is told (bytes done, bytes in all).
+    """
+    start, done, total = 0, 0, -1
+    async with aclosing(windows):
+        async for window in windows:
+            if total < 0:
+                start = min(request.offset, window.head.size)
+                total = wanted_bytes(request, window.head)
+            if window.head.length and window.head.offset != start + done:
+                msg = f"bytes from {window.head.offset} came, not those from {start + done}"
+                raise CorruptError(msg)
+            for piece in window.pieces:
+                done += len(piece)
+                if progress is not None:
+                    progress(done, total)
+                yield piece
+    if done != total:
+        msg = f"{done} of {total} bytes came"
+        raise CorruptError(msg)
+
+
+def wanted_bytes(request: GetBlob | ReadFile, head: ContentHead) -> int:
+    """Bytes that ``request`` asks for, of what is known now."""
+    left = head.size - min(request.offset, head.size)
+    return left if request.length is None else min(request.length, left)
 
 
 async def _end(tasks: Collection[asyncio.Task[Any]]) -> None:

@@ -17,9 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from starlette.requests import Request
-    from starlette.types import Scope
 
-    from holdfast.domain.sigv4 import Signed
     from holdfast.gateway.settings import GatewaySettings
 
 ScopeVerb = Literal["open", "read", "write", "admin"]
@@ -96,11 +94,6 @@ class Access:
             return
         if _host_of(origin) not in _LOCAL_NAMES:
             raise _forbidden("the Origin of the request is another site")
-
-
-def note_link(scope: Scope, signed: Signed) -> None:
-    """Say that a link which was found right is for the request."""
-    scope[LINKED] = signed
 
 
 async def check_also(request: Request, verb: ScopeVerb, path: str) -> None:

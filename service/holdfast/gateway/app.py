@@ -21,15 +21,15 @@ from holdfast.errors import HoldfastError, InternalError
 from holdfast.gateway.access import MAY, STILL_MAY, Access
 from holdfast.gateway.blobs import BlobRoutes
 from holdfast.gateway.bodies import Bodies
-from holdfast.gateway.console.console import ConsoleRoutes
+from holdfast.gateway.console.console import console_routes
 from holdfast.gateway.content import SAFE, Readers, SlowReaderError
 from holdfast.gateway.front import Front
 from holdfast.gateway.guard import ABORT
 from holdfast.gateway.health import HealthRoutes
 from holdfast.gateway.limits import RequestLimits
 from holdfast.gateway.link_gate import LinkGate
-from holdfast.gateway.meters import Meters, MetricRoutes
-from holdfast.gateway.openapi import DocumentRoutes
+from holdfast.gateway.meters import Meters, metric_route
+from holdfast.gateway.openapi import document_route
 from holdfast.gateway.paths import AnyText, check_segments
 from holdfast.gateway.problems import HttpError, problem
 from holdfast.gateway.route import ROUTE, HttpRoute
@@ -108,13 +108,13 @@ def all_routes(client: Client, settings: GatewaySettings, meters: Meters) -> tup
         snapshots,
         TusRoutes(client, bodies, utc_now, urlsplit(settings.public_url or "").path.rstrip("/")),
         StateRoutes(client, bodies, readers, only=settings.state),
-        MetricRoutes(client, meters),
-        ConsoleRoutes(
-            client, settings, bodies, utc_now, blobs=blobs, snapshots=snapshots, store=store
-        ),
     )
     routes = [route for family in families for route in family.routes()]
-    return (*routes, *DocumentRoutes(routes).routes())
+    routes += console_routes(
+        client, settings, bodies, utc_now, blobs=blobs, snapshots=snapshots, store=store
+    )
+    routes.append(metric_route(client, meters))
+    return (*routes, document_route(routes))
 
 
 def _cors(settings: GatewaySettings) -> list[Middleware]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from holdfast.domain.digest import parse_digest
 from holdfast.errors import NotFoundError
 from holdfast.gateway.conditions import Preconditions, Representation, etag_of, precondition_failed
-from holdfast.gateway.content import IMMUTABLE, HttpContent, content_answer
+from holdfast.gateway.content import IMMUTABLE, NOTHING, ContentRoutes, HttpContent, content_answer
 from holdfast.gateway.digests import expected_digest, repr_digest
 from holdfast.gateway.parameters import (
     CONTENT_DIGEST,
@@ -20,18 +20,15 @@ from holdfast.gateway.parameters import (
     media_type_of,
 )
 from holdfast.gateway.problems import json_answer
-from holdfast.gateway.route import BYTES, HttpAnswer, HttpRoute
-from holdfast.gateway.sources import SMALL_BYTES, BlobSource, WireSource
-from holdfast.protocol.blobs import GET_BLOB, BlobHead, BlobStored, GetBlob
+from holdfast.gateway.route import BYTES, CONTENT, HttpAnswer, HttpRoute
+from holdfast.gateway.sources import SMALL_BYTES, ask_span, blob_source
+from holdfast.protocol.blobs import GET_BLOB, BlobStored, GetBlob
 
 if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from holdfast.client import Client
     from holdfast.domain.digest import Digest
-    from holdfast.gateway.bodies import Bodies
-    from holdfast.gateway.content import Readers
 
 _PATH: Final = "/blobs/{digest}"
 _PUT_ANSWERS: Final = {
@@ -45,14 +42,8 @@ _PUT_ANSWERS: Final = {
 _PUT_HEADERS: Final = (CONTENT_TYPE, REPR_DIGEST, CONTENT_DIGEST, IF_NONE_MATCH)
 
 
-class BlobRoutes:
+class BlobRoutes(ContentRoutes):
     """Blobs over HTTP."""
-
-    def __init__(self, client: Client, bodies: Bodies, readers: Readers) -> None:
-        """``bodies`` and ``readers`` are those of the whole gateway."""
-        self._client = client
-        self._bodies = bodies
-        self._readers = readers
 
     async def put(self, request: Request) -> Response:
         """``PUT /blobs``."""
@@ -66,7 +57,9 @@ class BlobRoutes:
         """``GET`` and ``HEAD /blobs/{digest}``."""
         digest = parse_digest(request.path_params["digest"])
         if request.method == "GET" and "range" not in request.headers:
-            content = await self._begun(digest)
+            request_of_all = GetBlob(digest=digest)
+            head, begun = await ask_span(self._client, GET_BLOB, request_of_all, 0, SMALL_BYTES)
+            content = self._content(digest, head.size, head.type, begun)
         else:
             found = await self._client.stat(digest)
             content = self._content(digest, found.size, found.type)
@@ -99,18 +92,11 @@ class BlobRoutes:
         else:
             conditions.check_change(Representation(etag_of(found.digest)))
 
-    async def _begun(self, digest: Digest) -> HttpContent:
-        """The blob with its first bytes, by one request."""
-        wire = WireSource(self._client, GET_BLOB, GetBlob(digest=digest))
-        head: BlobHead
-        head, data = await wire.begin(0, SMALL_BYTES)
-        return self._content(digest, head.size, head.type, data)
-
     def _content(
-        self, digest: Digest, size: int, media_type: str, begun: memoryview | None = None
+        self, digest: Digest, size: int, media_type: str, begun: memoryview = NOTHING
     ) -> HttpContent:
         return HttpContent(
-            source=BlobSource(self._client, digest),
+            source=blob_source(self._client, digest),
             size=size,
             media_type=media_type,
             present=Representation(etag_of(digest)),
@@ -118,7 +104,7 @@ class BlobRoutes:
             cache=IMMUTABLE,
             digest=digest,
             headers={"Repr-Digest": repr_digest(digest)},
-            begun=begun if begun is not None else memoryview(b""),
+            begun=begun,
         )
 
     def routes(self) -> tuple[HttpRoute, ...]:
@@ -151,13 +137,6 @@ class BlobRoutes:
                 summary="Read a blob, or ranges of it.",
                 handle=self.get,
                 headers=(RANGE, IF_RANGE, IF_MATCH, IF_NONE_MATCH),
-                answers={
-                    200: HttpAnswer(about="All of it.", message=BYTES),
-                    206: HttpAnswer(about="Ranges of it.", message=BYTES),
-                    304: HttpAnswer(about="You have it."),
-                    404: HttpAnswer(about="It is not there."),
-                    412: HttpAnswer(about="A condition does not hold."),
-                    416: HttpAnswer(about="It has no such range."),
-                },
+                answers={**CONTENT, 404: HttpAnswer(about="It is not there.")},
             ),
         )

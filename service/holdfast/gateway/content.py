@@ -37,7 +37,9 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.types import Receive, Scope, Send
 
+    from holdfast.client import Client
     from holdfast.client.budget import ByteBudget
+    from holdfast.gateway.bodies import Bodies
     from holdfast.gateway.sources import ByteSource
 
 IMMUTABLE: Final = "max-age=31536000, immutable"
@@ -51,7 +53,7 @@ SAFE: Final = {
 }
 """Headers that keep a stranger's bytes from being a page of ours in a browser."""
 
-_END: Final = memoryview(b"")
+NOTHING: Final = memoryview(b"")
 _NOTHING_YET: Final = {"type": "http.response.body", "body": b"", "more_body": True}
 _SLOW_SECONDS: Final = 0.05
 
@@ -72,7 +74,7 @@ class HttpContent:
     cache: str
     digest: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
-    begun: memoryview = _END
+    begun: memoryview = NOTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,16 @@ class Readers:
 
     memory: ByteBudget
     patience_seconds: float
+
+
+class ContentRoutes:
+    """Routes that give bytes, and take them."""
+
+    def __init__(self, client: Client, bodies: Bodies, readers: Readers) -> None:
+        """``bodies`` and ``readers`` are those of the whole gateway."""
+        self._client = client
+        self._bodies = bodies
+        self._readers = readers
 
 
 class SlowReaderError(Exception):
@@ -149,7 +161,7 @@ class _ContentResponse(Response):
         readers: Readers,
     ) -> None:
         super().__init__(status_code=206 if spans else 200, headers=dict(headers))
-        self._content = replace(content, begun=_END)
+        self._content = replace(content, begun=NOTHING)
         self._begun = content.begun  # sent once, and not kept while a slow reader takes the rest
         self._readers = readers
         self._parts = _parts(content, spans)
@@ -168,7 +180,7 @@ class _ContentResponse(Response):
 
     async def begin(self) -> None:
         """Have the first bytes. Raises what reading them does."""
-        self._first = await anext(self._pieces, _END)
+        self._first = await anext(self._pieces, NOTHING)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Raises SlowReaderError."""
@@ -189,7 +201,7 @@ class _ContentResponse(Response):
 
     def _taken(self) -> memoryview:
         """The first bytes."""
-        first, self._first = self._first or _END, None
+        first, self._first = self._first or NOTHING, None
         return first
 
     async def _send(self, send: Send, data: memoryview) -> None:
@@ -216,7 +228,7 @@ class _ContentResponse(Response):
                     yield piece
 
     async def _span(self, span: ByteRange) -> AsyncGenerator[memoryview]:
-        begun, self._begun = self._begun[span.start : span.stop], _END
+        begun, self._begun = self._begun[span.start : span.stop], NOTHING
         rest = ByteRange(span.start + len(begun), span.stop)
         if begun:
             yield begun

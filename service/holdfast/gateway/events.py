@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing, suppress
+from collections import deque
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final, override
 
 import msgspec
@@ -14,10 +15,9 @@ from holdfast.errors import HoldfastError
 from holdfast.gateway.access import STILL_MAY
 from holdfast.gateway.content import SlowReaderError
 from holdfast.gateway.problems import HttpError, problem_body
-from holdfast.protocol.problem import problem_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Sequence
 
     from starlette.requests import Request
     from starlette.types import Message, Send
@@ -56,79 +56,83 @@ class _Events(StreamingResponse):
         await super().stream_response(sending)
 
 
-def events_answer(request: Request, events: AsyncGenerator[bytes], readers: Readers) -> Response:
-    """``events`` as they come; to HEAD only that there are some.
+def events_answer(
+    request: Request, events: AsyncGenerator[Sequence[bytes]], readers: Readers
+) -> Response:
+    """``events``, as many at a time as come; to HEAD only that there are some.
 
-    They end with a ``problem`` once the request would be refused, such as for a token that has
-    expired; if nothing comes, within ``QUIET_SECONDS``.
+    They end with a ``problem`` where they fail, and once the request would be refused, such as for
+    a token that has expired; if nothing comes, within ``QUIET_SECONDS``.
     """
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     if request.method == "HEAD":
         return Response(media_type=EVENT_STREAM, headers=headers)
-    answer = _Events(_allowed(request, events), media_type=EVENT_STREAM, headers=headers)
+    answer = _Events(_told(request, events), media_type=EVENT_STREAM, headers=headers)
     answer.patience_seconds = readers.patience_seconds
     return answer
 
 
-async def _allowed(request: Request, events: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
-    async with aclosing(events):
-        async for one in events:
-            try:
-                await request.scope[STILL_MAY]()
-            except (HoldfastError, HttpError) as error:
-                yield event("problem", problem_body(error))
+async def _told(request: Request, events: AsyncGenerator[Sequence[bytes]]) -> AsyncGenerator[bytes]:
+    try:
+        async with aclosing(_with_comments(events)) as batches:
+            async for batch in batches:
+                for one in batch:
+                    await request.scope[STILL_MAY]()
+                    yield one
+    except (HoldfastError, HttpError) as error:
+        yield event("problem", problem_body(error))
+
+
+async def _with_comments(
+    events: AsyncGenerator[Sequence[bytes]],
+) -> AsyncGenerator[Sequence[bytes]]:
+    """``events``, and a comment whenever there was none for a while."""
+    coming = asyncio.ensure_future(anext(events, None))
+    try:
+        while True:
+            done, _ = await asyncio.wait([coming], timeout=QUIET_SECONDS)
+            if not done:
+                yield [STILL_THERE]
+                continue
+            batch = coming.result()
+            if batch is None:
                 return
-            yield one
+            yield batch
+            coming = asyncio.ensure_future(anext(events, None))
+    finally:
+        coming.cancel()
+        await asyncio.gather(coming, return_exceptions=True)
+        await events.aclose()
 
 
 def progress_answer(
     request: Request, client: Client, record: RecordT, readers: Readers
 ) -> Response:
     """Events ``progress``, and then one ``end`` with the record; or a ``problem``."""
-    return events_answer(request, _events(client, record), readers)
+    return events_answer(request, _progress(client, record), readers)
 
 
-async def _events(client: Client, record: RecordT) -> AsyncGenerator[bytes]:
-    progress: asyncio.Queue[SnapshotProgress] = asyncio.Queue(_MAX_WAITING)
+async def _progress(client: Client, record: RecordT) -> AsyncGenerator[Sequence[bytes]]:
+    waiting: deque[SnapshotProgress] = deque(maxlen=_MAX_WAITING)
+    moved = asyncio.Event()
 
     def tell(news: SnapshotProgress) -> None:
-        if progress.full():
-            progress.get_nowait()
-        progress.put_nowait(news)
+        waiting.append(news)
+        moved.set()
 
     ending = asyncio.create_task(wait_ended(client.requester, record, tell))
+    ending.add_done_callback(lambda _: moved.set())
     try:
-        async with aclosing(_until(ending, progress)) as told:
-            async for news in told:
-                yield STILL_THERE if news is None else event("progress", news)
-        try:
-            yield event("end", ending.result())
-        except HoldfastError as error:
-            yield event("problem", problem_of(error))
+        while waiting or not ending.done():
+            while waiting:
+                yield [event("progress", waiting.popleft())]
+            if not ending.done():
+                moved.clear()
+                await moved.wait()
+        yield [event("end", ending.result())]
     finally:
         ending.cancel()
-        with suppress(asyncio.CancelledError, HoldfastError):
-            await ending
-
-
-async def _until(
-    ending: asyncio.Task[Any], progress: asyncio.Queue[SnapshotProgress]
-) -> AsyncGenerator[SnapshotProgress | None]:
-    """Each ``progress`` until ``ending`` is done; None when there was none for a while."""
-    while not ending.done() or not progress.empty():
-        taking = asyncio.create_task(progress.get())
-        try:
-            done, _ = await asyncio.wait(
-                [taking, ending], timeout=QUIET_SECONDS, return_when=asyncio.FIRST_COMPLETED
-            )
-            if taking in done:
-                yield taking.result()
-            elif not done:
-                yield None
-            elif progress.empty():
-                return
-        finally:
-            taking.cancel()
+        await asyncio.gather(ending, return_exceptions=True)
 
 
 def event(name: str, message: Any, event_id: str | None = None) -> bytes:

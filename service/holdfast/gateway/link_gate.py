@@ -9,13 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote, unquote_plus
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import ClientDisconnect
 
 from holdfast.domain.link_keys import read_keys, secrets_at
 from holdfast.domain.link_targets import LINK_CREATE, LINK_DIGEST, LINK_ONCE, PublicUrl
 from holdfast.domain.sigv4 import PREFIX, LinkTarget, Signed, is_link, verify
 from holdfast.errors import ForbiddenError, HoldfastError, NotFoundError
-from holdfast.gateway.access import note_link
+from holdfast.gateway.access import LINKED
 from holdfast.gateway.guard import IS_GONE
 from holdfast.gateway.problems import problem
 from holdfast.live_file import LiveFile
@@ -79,7 +79,7 @@ class LinkGate:
         scope["query_string"] = rest.encode("latin-1")
         if LINK_CREATE in own:
             scope["method"] = "POST"
-        note_link(scope, signed)
+        scope[LINKED] = signed
         return link
 
     def _using(self, link: str, scope: Scope, send: Send) -> Send:
@@ -93,7 +93,7 @@ class LinkGate:
             if message.get("status") in _WITH_BYTES:
                 if IS_GONE in scope and scope[IS_GONE]():
                     raise ClientDisconnect
-                await self._client.use_link(link, ranged=_is_ranged(scope))
+                await self._client.use_link(link, ranged="range" in _headers(scope))
             await send(message)
 
         return sending
@@ -139,10 +139,6 @@ def _headers(scope: Scope) -> dict[str, str]:
         name, text = raw.decode("latin-1").lower(), value.decode("latin-1")
         headers[name] = f"{headers[name]},{text}" if name in headers else text
     return headers
-
-
-def _is_ranged(scope: Scope) -> bool:
-    return "range" in Request(scope).headers
 
 
 def _split(query: str) -> tuple[dict[str, str], str]:

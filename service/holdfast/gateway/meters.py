@@ -5,6 +5,7 @@ Why: docs/decisions.md, "Metrics of the pool are the gateway's, once".
 
 from __future__ import annotations
 
+from collections import Counter as Counted
 from typing import TYPE_CHECKING, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -16,7 +17,7 @@ from holdfast.errors import HoldfastError
 from holdfast.gateway.route import ROUTE, HttpAnswer, HttpRoute
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from prometheus_client import Metric
     from starlette.requests import Request
@@ -72,39 +73,28 @@ class Meters:
         self._bytes.labels("sent").inc(sent)
 
 
-class MetricRoutes:
-    """``/metrics``."""
+def metric_route(client: Client, meters: Meters) -> HttpRoute:
+    """``GET /metrics``: the gateway's, and those of the pool as far as it answers ``client``."""
 
-    def __init__(self, client: Client, meters: Meters) -> None:
-        """``client`` asks the pool how it is."""
-        self._client = client
-        self._meters = meters
-
-    async def metrics(self, request: Request) -> Response:
-        """``GET /metrics``: the gateway's, and those of the pool as far as it answers."""
-        del request
-        workers = await self._client.workers()
+    async def metrics(_: Request) -> Response:
+        workers = await client.workers()
         try:
-            status = await self._client.store_status(timeout_seconds=STATUS_SECONDS)
+            status = await client.store_status(timeout_seconds=STATUS_SECONDS)
         except HoldfastError:
             status = None
         pool = CollectorRegistry()
         pool.register(_PoolCollector(workers, status))
-        body = generate_latest(self._meters.registry) + generate_latest(pool)
+        body = generate_latest(meters.registry) + generate_latest(pool)
         return Response(body, media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    def routes(self) -> tuple[HttpRoute, ...]:
-        """See ``HttpRoute``."""
-        return (
-            HttpRoute(
-                method="GET",
-                path="/metrics",
-                verb="read",
-                summary="Metrics for Prometheus.",
-                handle=self.metrics,
-                answers={200: HttpAnswer(about="They.", media_type="text/plain")},
-            ),
-        )
+    return HttpRoute(
+        method="GET",
+        path="/metrics",
+        verb="read",
+        summary="Metrics for Prometheus.",
+        handle=metrics,
+        answers={200: HttpAnswer(about="They.", media_type="text/plain")},
+    )
 
 
 class _PoolCollector(Collector):
@@ -115,48 +105,38 @@ class _PoolCollector(Collector):
         self._status = status
 
     def collect(self) -> Iterator[Metric]:
-        count = GaugeMetricFamily(
-            "holdfast_pool_workers", "Workers that answer, by version.", labels=["version"]
-        )
-        versions = [worker.version for worker in self._workers]
-        for version in sorted(set(versions)):
-            count.add_metric([version], versions.count(version))
-        yield count
-        yield self._of_workers("holdfast_pool_requests", "Requests that each answered.", "requests")
-        yield self._of_workers("holdfast_pool_errors", "Of these, with an error.", "errors")
+        workers = [((one.metadata.get("node", ""), one.id), one) for one in self._workers]
+        versions = [*Counted((one.version,) for one in self._workers).items()]
+        requests = [(at, one.requests) for at, one in workers]
+        errors = [(at, one.errors) for at, one in workers]
+        yield _gauge("workers", "Workers that answer, by version.", ["version"], versions)
+        yield _gauge("requests", "Requests that each answered.", ["node", "worker"], requests)
+        yield _gauge("errors", "Of these, with an error.", ["node", "worker"], errors)
         if self._status is not None:
             yield from _store(self._status)
 
-    def _of_workers(self, name: str, about: str, field: str) -> Metric:
-        family = GaugeMetricFamily(name, about, labels=["node", "worker"])
-        for worker in self._workers:
-            labels = [worker.metadata.get("node", ""), worker.id]
-            family.add_metric(labels, getattr(worker, field))
-        return family
-
 
 def _store(status: StoreStatus) -> Iterator[Metric]:
-    used = GaugeMetricFamily("holdfast_pool_store_bytes", "Bytes of a bucket.", labels=["bucket"])
-    most = GaugeMetricFamily(
-        "holdfast_pool_store_max_bytes", "The most that it may have.", labels=["bucket"]
-    )
-    copies = GaugeMetricFamily(
-        "holdfast_pool_store_copies",
-        "Servers that have all of a bucket.",
-        labels=["bucket"],
-    )
-    replicas = GaugeMetricFamily(
-        "holdfast_pool_store_replicas", "Servers that are to have it.", labels=["bucket"]
-    )
-    for bucket in status.buckets:
-        used.add_metric([bucket.bucket], bucket.bytes)
-        copies.add_metric([bucket.bucket], _copies(bucket))
-        replicas.add_metric([bucket.bucket], bucket.replicas)
-        if bucket.max_bytes is not None:
-            most.add_metric([bucket.bucket], bucket.max_bytes)
-    problems = GaugeMetricFamily("holdfast_pool_store_problems", "Problems of the store.")
-    problems.add_metric([], len(status.problems))
-    yield from (used, most, copies, replicas, problems)
+    buckets = [((one.bucket,), one) for one in status.buckets]
+    used = [(at, one.bytes) for at, one in buckets]
+    most = [(at, one.max_bytes) for at, one in buckets if one.max_bytes is not None]
+    copies = [(at, _copies(one)) for at, one in buckets]
+    replicas = [(at, one.replicas) for at, one in buckets]
+    yield _gauge("store_bytes", "Bytes of a bucket.", ["bucket"], used)
+    yield _gauge("store_max_bytes", "The most that it may have.", ["bucket"], most)
+    yield _gauge("store_copies", "Servers that have all of a bucket.", ["bucket"], copies)
+    yield _gauge("store_replicas", "Servers that are to have it.", ["bucket"], replicas)
+    yield _gauge("store_problems", "Problems of the store.", [], [((), len(status.problems))])
+
+
+def _gauge(
+    name: str, about: str, labels: Sequence[str], values: Iterable[tuple[tuple[str, ...], float]]
+) -> Metric:
+    """Each of ``values`` is behind what the ``labels`` say."""
+    family = GaugeMetricFamily(f"holdfast_pool_{name}", about, labels=labels)
+    for said, value in sorted(values):
+        family.add_metric(said, value)
+    return family
 
 
 def _copies(bucket: BucketStatus) -> int:

@@ -48,31 +48,22 @@ _GUARDED: Final = (401, 403)
 _WITH_BODY: Final = (408, 413, 415)
 
 
-class DocumentRoutes:
-    """``/openapi.json``."""
+def document_route(others: Sequence[HttpRoute]) -> HttpRoute:
+    """``GET /openapi.json``, of the ``others`` and of itself."""
 
-    def __init__(self, routes: Sequence[HttpRoute]) -> None:
-        """``routes`` are the others."""
-        self._routes = routes
-
-    async def document(self, request: Request) -> Response:
-        """``GET /openapi.json``."""
-        del request
-        text = msgspec.json.encode(openapi_document((*self._routes, *self.routes())))
+    async def document(_: Request) -> Response:
+        text = msgspec.json.encode(openapi_document((*others, route)))
         return Response(text, media_type="application/json")
 
-    def routes(self) -> tuple[HttpRoute, ...]:
-        """See ``HttpRoute``."""
-        return (
-            HttpRoute(
-                method="GET",
-                path=PATH,
-                verb="open",
-                summary="This document.",
-                handle=self.document,
-                answers={200: HttpAnswer(about="It.", message=dict[str, Any])},
-            ),
-        )
+    route = HttpRoute(
+        method="GET",
+        path=PATH,
+        verb="open",
+        summary="This document.",
+        handle=document,
+        answers={200: HttpAnswer(about="It.", message=dict[str, Any])},
+    )
+    return route
 
 
 def openapi_document(routes: Iterable[HttpRoute]) -> JsonObject:
@@ -115,7 +106,7 @@ def _operation(route: HttpRoute, method: str) -> JsonObject:
         "summary": route.summary,
         "operationId": _id_of(route, method),
         "parameters": [
-            *(_parameter(name, "path", _PATH_KINDS.get(name, str)) for name in _names(route)),
+            *map(_in_path, _PLACEHOLDER.findall(route.path)),
             *(_described(one, "query") for one in route.query),
             *(_described(one, "header") for one in route.headers if one.name != "Content-Type"),
         ],
@@ -138,12 +129,9 @@ def _id_of(route: HttpRoute, method: str) -> str:
     return "_".join([method.lower(), *words])
 
 
-def _names(route: HttpRoute) -> list[str]:
-    return [found[1] for found in _PLACEHOLDER.finditer(route.path)]
-
-
-def _parameter(name: str, place: str, kind: Any) -> JsonObject:
-    return {"name": name, "in": place, "required": True, "schema": _schema(kind)}
+def _in_path(name: str) -> JsonObject:
+    schema = _schema(_PATH_KINDS.get(name, str))
+    return {"name": name, "in": "path", "required": True, "schema": schema}
 
 
 def _described(parameter: Parameter, place: str) -> JsonObject:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable
 
     from starlette.requests import Request
     from starlette.responses import Response
@@ -52,6 +52,18 @@ class HttpAnswer:
     message: Any = None
     has_bytes: bool = False
     media_type: str | None = None
+
+
+ABSENT: Final = HttpAnswer(about="There is none.")
+CONTENT: Final[Mapping[int, HttpAnswer]] = {
+    200: HttpAnswer(about="All of it.", message=BYTES),
+    206: HttpAnswer(about="Ranges of it.", message=BYTES),
+    304: HttpAnswer(about="You have it."),
+    404: ABSENT,
+    412: HttpAnswer(about="A condition does not hold."),
+    416: HttpAnswer(about="It has no such range."),
+}
+"""The answers of a read of bytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

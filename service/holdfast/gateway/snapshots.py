@@ -10,7 +10,7 @@ from starlette.responses import Response
 from holdfast.errors import ConflictError, InvalidError, NotFoundError
 from holdfast.gateway.access import check_also
 from holdfast.gateway.conditions import Representation, etag_of
-from holdfast.gateway.content import IMMUTABLE, HttpContent, content_answer
+from holdfast.gateway.content import IMMUTABLE, ContentRoutes, HttpContent, content_answer
 from holdfast.gateway.events import progress_answer
 from holdfast.gateway.parameters import (
     CURSOR,
@@ -24,8 +24,8 @@ from holdfast.gateway.parameters import (
 )
 from holdfast.gateway.paths import path_bytes
 from holdfast.gateway.problems import json_answer
-from holdfast.gateway.route import BYTES, EVENTS, HttpAnswer, HttpRoute, Parameter
-from holdfast.gateway.sources import SMALL_BYTES, ArchiveSource, FileSource
+from holdfast.gateway.route import ABSENT, CONTENT, EVENTS, HttpAnswer, HttpRoute, Parameter
+from holdfast.gateway.sources import SMALL_BYTES, archive_source, file_source
 from holdfast.protocol.files import (
     DIFF_SNAPSHOTS,
     LIST_FILES,
@@ -49,9 +49,7 @@ from holdfast.protocol.snapshots import (
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-    from holdfast.client import Client
-    from holdfast.gateway.bodies import Bodies
-    from holdfast.gateway.content import Readers
+    from holdfast.gateway.sources import ByteSource
 
 _ALL: Final = "/snapshots"
 _ONE: Final = "/snapshots/{key}"
@@ -68,14 +66,8 @@ _FROM: Final = Parameter(name="from", about="The snapshot to compare with; by de
 MessageT = TypeVar("MessageT", bound=msgspec.Struct)
 
 
-class SnapshotRoutes:
+class SnapshotRoutes(ContentRoutes):
     """Snapshots over HTTP."""
-
-    def __init__(self, client: Client, bodies: Bodies, readers: Readers) -> None:
-        """``bodies`` and ``readers`` are those of the whole gateway."""
-        self._client = client
-        self._bodies = bodies
-        self._readers = readers
 
     async def page(self, request: Request) -> Response:
         """``GET /snapshots``."""
@@ -103,34 +95,16 @@ class SnapshotRoutes:
     async def file_at(self, request: Request, path: bytes) -> Response:
         """The bytes of the file at ``path`` of the snapshot that is asked for."""
         record = await self._readable(_key_of(request))
-        source = FileSource(self._client, record.key, path)
-        head, begun = await source.begin(0, _wanted_at_once(request))
-        content = HttpContent(
-            source=source,
-            size=head.size,
-            media_type=head.type,
-            present=Representation(etag_of(record.digest or "")),
-            name=path.rpartition(b"/")[2].decode(errors="replace"),
-            cache=IMMUTABLE,
-            begun=begun,
-        )
-        return await content_answer(request, content, self._readers)
+        source = file_source(self._client, record.key, path)
+        name = path.rpartition(b"/")[2].decode(errors="replace")
+        return await self._answer(request, record, source, name)
 
     async def archive(self, request: Request) -> Response:
         """``GET`` and ``HEAD /snapshots/{key}/archive``: a ``.tar.zst``."""
         record = await self._readable(_key_of(request))
-        source = ArchiveSource(self._client, record.key)
-        head, begun = await source.begin(0, _wanted_at_once(request))
-        content = HttpContent(
-            source=source,
-            size=head.size,
-            media_type="application/zstd",
-            present=Representation(etag_of(record.digest or "")),
-            name=f"{record.key.replace(':', '-')}.tar.zst",
-            cache=IMMUTABLE,
-            begun=begun,
-        )
-        return await content_answer(request, content, self._readers)
+        source = archive_source(self._client, record.key)
+        name = f"{record.key.replace(':', '-')}.tar.zst"
+        return await self._answer(request, record, source, name)
 
     async def diff(self, request: Request) -> Response:
         """``GET /snapshots/{key}/diff``."""
@@ -180,6 +154,23 @@ class SnapshotRoutes:
             raise NotFoundError(msg)
         return Response(status_code=204)
 
+    async def _answer(
+        self, request: Request, record: SnapshotRecord, source: ByteSource, name: str
+    ) -> Response:
+        """Bytes of a snapshot that are saved as ``name``."""
+        is_all = request.method == "GET" and "range" not in request.headers
+        head, begun = await source.ask(0, SMALL_BYTES if is_all else 0)
+        content = HttpContent(
+            source=source,
+            size=head.size,
+            media_type=head.type,
+            present=Representation(etag_of(record.digest or "")),
+            name=name,
+            cache=IMMUTABLE,
+            begun=begun,
+        )
+        return await content_answer(request, content, self._readers)
+
     async def _readable(self, key: str) -> SnapshotRecord:
         """The record of a snapshot that can be read. Raises ConflictError of another."""
         record = await self._client.snapshots.get(key)
@@ -214,12 +205,6 @@ def _restore_of(request: Request) -> str:
     return str(request.path_params["restore"])
 
 
-def _wanted_at_once(request: Request) -> int:
-    """Bytes of a content to ask for together with its size."""
-    is_all = request.method == "GET" and "range" not in request.headers
-    return SMALL_BYTES if is_all else 0
-
-
 def _decoded(body: bytes, kind: type[MessageT], **known: Any) -> MessageT:
     """A message of the fields of ``body`` and those that are ``known``. Raises InvalidError."""
     try:
@@ -231,17 +216,8 @@ def _decoded(body: bytes, kind: type[MessageT], **known: Any) -> MessageT:
         raise InvalidError(f"the body is JSON of {kind.__name__}: {error}") from error
 
 
-_ABSENT: Final = HttpAnswer(about="There is none.")
 _UNREADABLE: Final = HttpAnswer(about="It is pending or failed.")
-_CONTENT: Final = {
-    200: HttpAnswer(about="All of it.", message=BYTES),
-    206: HttpAnswer(about="Ranges of it.", message=BYTES),
-    304: HttpAnswer(about="You have it."),
-    404: _ABSENT,
-    409: _UNREADABLE,
-    412: HttpAnswer(about="A condition does not hold."),
-    416: HttpAnswer(about="It has no such range."),
-}
+_CONTENT: Final = {**CONTENT, 409: _UNREADABLE}
 _CONTENT_HEADERS: Final = (RANGE, IF_RANGE, IF_MATCH, IF_NONE_MATCH)
 
 
@@ -275,7 +251,7 @@ def _listing(of: SnapshotRoutes) -> tuple[HttpRoute, ...]:
             verb="read",
             summary="The record of a snapshot.",
             handle=of.record,
-            answers={200: HttpAnswer(about="It.", message=SnapshotRecord), 404: _ABSENT},
+            answers={200: HttpAnswer(about="It.", message=SnapshotRecord), 404: ABSENT},
         ),
         HttpRoute(
             method="GET",
@@ -286,7 +262,7 @@ def _listing(of: SnapshotRoutes) -> tuple[HttpRoute, ...]:
             query=(_PATH, LIMIT, CURSOR),
             answers={
                 200: HttpAnswer(about="A page.", message=FilePage),
-                404: _ABSENT,
+                404: ABSENT,
                 409: _UNREADABLE,
             },
         ),
@@ -300,7 +276,7 @@ def _listing(of: SnapshotRoutes) -> tuple[HttpRoute, ...]:
             query=(_FROM, LIMIT, CURSOR),
             answers={
                 200: HttpAnswer(about="A page.", message=DiffPage),
-                404: _ABSENT,
+                404: ABSENT,
                 409: _UNREADABLE,
             },
         ),
@@ -354,7 +330,7 @@ def _working(of: SnapshotRoutes) -> tuple[HttpRoute, ...]:
             verb="read",
             summary="A snapshot's progress, as it happens.",
             handle=of.events,
-            answers={200: progress, 404: _ABSENT},
+            answers={200: progress, 404: ABSENT},
         ),
         HttpRoute(
             method="POST",
@@ -366,7 +342,7 @@ def _working(of: SnapshotRoutes) -> tuple[HttpRoute, ...]:
             known=("key", "wait_seconds"),
             answers={
                 202: HttpAnswer(about="It is under way.", message=RestoreRecord),
-                404: _ABSENT,
+                404: ABSENT,
                 409: HttpAnswer(about="The directory is there, or the snapshot is not ok."),
                 413: HttpAnswer(about="The request is too large."),
             },
@@ -377,7 +353,7 @@ def _working(of: SnapshotRoutes) -> tuple[HttpRoute, ...]:
             verb="read",
             summary="The record of a restore.",
             handle=of.restore_record,
-            answers={200: HttpAnswer(about="It.", message=RestoreRecord), 404: _ABSENT},
+            answers={200: HttpAnswer(about="It.", message=RestoreRecord), 404: ABSENT},
         ),
         HttpRoute(
             method="GET",
@@ -385,7 +361,7 @@ def _working(of: SnapshotRoutes) -> tuple[HttpRoute, ...]:
             verb="read",
             summary="A restore's progress, as it happens.",
             handle=of.restore_events,
-            answers={200: progress, 404: _ABSENT},
+            answers={200: progress, 404: ABSENT},
         ),
         HttpRoute(
             method="DELETE",
@@ -393,6 +369,6 @@ def _working(of: SnapshotRoutes) -> tuple[HttpRoute, ...]:
             verb="write",
             summary="Forget a snapshot.",
             handle=of.delete,
-            answers={204: HttpAnswer(about="It is forgotten."), 404: _ABSENT},
+            answers={204: HttpAnswer(about="It is forgotten."), 404: ABSENT},
         ),
     )

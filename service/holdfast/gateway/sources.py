@@ -10,18 +10,20 @@ from __future__ import annotations
 import time
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from holdfast.client.download import Download, though_deleted
+from holdfast.client.download import stream_blob, though_deleted
+from holdfast.client.windows import HeadT
 from holdfast.domain.limits import KIB, MIB, WINDOW_BYTES
 from holdfast.errors import CorruptError
 from holdfast.protocol.blobs import GET_BLOB, GetBlob
 from holdfast.protocol.files import EXPORT_SNAPSHOT, READ_FILE, ExportSnapshot, ReadFile
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Awaitable, Callable
 
     from holdfast.client import Client
     from holdfast.client.budget import ByteBudget
@@ -40,115 +42,67 @@ STREAM_MEMORY_BYTES: Final = 3 * WINDOW_BYTES
 """Bytes on the way in a stream of a blob or a file."""
 
 
-class ByteSource(Protocol):
-    """Bytes that are the same whenever they are asked for."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ByteSource:
+    """Bytes that are the same whenever they are asked for.
 
-    @property
-    def stream_memory_bytes(self) -> int:
-        """Memory of a ``stream``."""
+    ``ask`` gives the head of a request for up to so many bytes from an offset on, and the bytes;
+    none where they do not fit one answer. ``stream`` gives exactly these bytes, in order: no more
+    than ``max_stream_bytes`` at a time, for which it takes ``stream_memory_bytes``.
+    """
 
-    @property
-    def max_stream_bytes(self) -> int:
-        """The most bytes of one stream."""
-
-    async def some(self, offset: int, length: int) -> memoryview:
-        """Up to ``length`` bytes from ``offset``; none where they do not fit one answer."""
-
-    def stream(self, offset: int, length: int) -> AsyncGenerator[memoryview]:
-        """Exactly these bytes, in order."""
+    ask: Callable[[int, int], Awaitable[tuple[ContentHead, memoryview]]]
+    stream: Callable[[int, int], AsyncGenerator[memoryview]]
+    max_stream_bytes: int = 64 * MIB
+    stream_memory_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class WireSource:
-    """Bytes that an operation reads by offset and length."""
-
-    client: Client
-    operation: Operation[Any, Any]
-    request: Any
-
-    async def some(self, offset: int, length: int) -> memoryview:
-        """See ``ByteSource``."""
-        _, data = await self.begin(offset, length)
-        return data
-
-    async def begin(self, offset: int, length: int) -> tuple[Any, memoryview]:
-        """The content's head too."""
-        asked = msgspec.structs.replace(self.request, offset=offset, length=length)
-        head: ContentHead
-        head, data = await self.client.requester.ask_for_bytes(self.operation, asked, length)
-        # A copy: what came is a view that holds many times as much (transport/parser.py), and a
-        # slow reader may hold this for long.
-        return head, memoryview(bytes(data) if len(data) == head.length else b"")
+async def ask_span(
+    client: Client, operation: Operation[Any, HeadT], request: Any, offset: int, length: int
+) -> tuple[HeadT, memoryview]:
+    """See ``ByteSource``."""
+    asked = msgspec.structs.replace(request, offset=offset, length=length)
+    head, data = await client.requester.ask_for_bytes(operation, asked, length)
+    # A copy: what came is a view that holds many times as much (transport/parser.py), and a
+    # slow reader may hold this for long.
+    return head, memoryview(bytes(data) if len(data) == head.length else b"")
 
 
-@dataclass(frozen=True, slots=True)
-class BlobSource:
+def blob_source(client: Client, digest: str) -> ByteSource:
     """A blob that was found: what deletes it by its digest meanwhile does not end the read."""
 
-    client: Client
-    digest: str
-    max_stream_bytes: int = 64 * MIB
-    stream_memory_bytes: int = STREAM_MEMORY_BYTES
+    async def ask(offset: int, length: int) -> tuple[ContentHead, memoryview]:
+        return await though_deleted(
+            GetBlob(digest=digest),
+            lambda request: ask_span(client, GET_BLOB, request, offset, length),
+        )
 
-    async def some(self, offset: int, length: int) -> memoryview:
-        """See ``ByteSource``."""
+    def stream(offset: int, length: int) -> AsyncGenerator[memoryview]:
+        request = GetBlob(digest=digest, offset=offset, length=length)
+        return stream_blob(client.requester, request, is_kept=True)
 
-        async def ask(request: GetBlob) -> memoryview:
-            return await WireSource(self.client, GET_BLOB, request).some(offset, length)
-
-        return await though_deleted(GetBlob(digest=self.digest), ask)
-
-    def stream(self, offset: int, length: int) -> AsyncGenerator[memoryview]:
-        """See ``ByteSource``."""
-        request = GetBlob(digest=self.digest, offset=offset, length=length)
-        return Download(self.client.requester, request, is_kept=True).stream()
+    return ByteSource(ask=ask, stream=stream, stream_memory_bytes=STREAM_MEMORY_BYTES)
 
 
-@dataclass(frozen=True, slots=True)
-class FileSource:
-    """A file of a snapshot, whose ``path`` is bytes."""
-
-    client: Client
-    key: str
-    path: bytes
-    max_stream_bytes: int = 64 * MIB
-    stream_memory_bytes: int = STREAM_MEMORY_BYTES + WINDOW_BYTES
-
-    async def begin(self, offset: int, length: int) -> tuple[ContentHead, memoryview]:
-        """See ``WireSource``."""
-        request = ReadFile(key=self.key, path_bytes=self.path)
-        return await WireSource(self.client, READ_FILE, request).begin(offset, length)
-
-    async def some(self, offset: int, length: int) -> memoryview:
-        """See ``ByteSource``."""
-        return (await self.begin(offset, length))[1]
-
-    def stream(self, offset: int, length: int) -> AsyncGenerator[memoryview]:
-        """See ``ByteSource``."""
-        return self.client.snapshots.stream(self.key, self.path, offset=offset, length=length)
+def file_source(client: Client, key: str, path: bytes) -> ByteSource:
+    """A file of a snapshot."""
+    return ByteSource(
+        ask=partial(ask_span, client, READ_FILE, ReadFile(key=key, path_bytes=path)),
+        stream=lambda offset, length: client.snapshots.stream(
+            key, path, offset=offset, length=length
+        ),
+        stream_memory_bytes=STREAM_MEMORY_BYTES + WINDOW_BYTES,
+    )
 
 
-@dataclass(frozen=True, slots=True)
-class ArchiveSource:
+def archive_source(client: Client, key: str) -> ByteSource:
     """A snapshot as a ``.tar.zst``: in small reads a worker puts it together, in streams we do."""
-
-    client: Client
-    key: str
-    max_stream_bytes: int = 512 * MIB
-    stream_memory_bytes: int = 44 * MIB
-
-    async def begin(self, offset: int, length: int) -> tuple[ContentHead, memoryview]:
-        """See ``WireSource``."""
-        request = ExportSnapshot(key=self.key)
-        return await WireSource(self.client, EXPORT_SNAPSHOT, request).begin(offset, length)
-
-    async def some(self, offset: int, length: int) -> memoryview:
-        """See ``ByteSource``."""
-        return (await self.begin(offset, length))[1]
-
-    def stream(self, offset: int, length: int) -> AsyncGenerator[memoryview]:
-        """See ``ByteSource``."""
-        return self.client.snapshots.export(self.key, offset=offset, length=length)
+    return ByteSource(
+        ask=partial(ask_span, client, EXPORT_SNAPSHOT, ExportSnapshot(key=key)),
+        stream=lambda offset, length: client.snapshots.export(key, offset=offset, length=length),
+        max_stream_bytes=512 * MIB,
+        stream_memory_bytes=44 * MIB,
+    )
 
 
 async def read_span(
@@ -185,7 +139,7 @@ async def read_span(
 
 
 async def _small(source: ByteSource, offset: int, length: int) -> AsyncGenerator[memoryview]:
-    data = await source.some(offset, length)
+    _, data = await source.ask(offset, length)
     if len(data) == length:
         yield data
         return

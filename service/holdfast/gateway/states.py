@@ -5,7 +5,6 @@ Why: docs/decisions.md, "A command goes to the log as it was sent".
 
 from __future__ import annotations
 
-import asyncio
 import base64
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -16,10 +15,10 @@ from holdfast.client.states.api import to_append
 from holdfast.client.states.appending import ToAppend
 from holdfast.client.states.following import ReadLog, followed
 from holdfast.domain.blob_names import check_blob_name
-from holdfast.errors import ConflictError, HoldfastError, InvalidError, NotFoundError
+from holdfast.errors import ConflictError, InvalidError, NotFoundError
 from holdfast.gateway.conditions import Preconditions, Representation, etag_of, precondition_failed
-from holdfast.gateway.content import REVALIDATE, HttpContent, content_answer
-from holdfast.gateway.events import EVENT_STREAM, QUIET_SECONDS, STILL_THERE, event, events_answer
+from holdfast.gateway.content import REVALIDATE, ContentRoutes, HttpContent, content_answer
+from holdfast.gateway.events import EVENT_STREAM, event, events_answer
 from holdfast.gateway.parameters import (
     CONTENT_TYPE,
     CURSOR,
@@ -33,8 +32,8 @@ from holdfast.gateway.parameters import (
 )
 from holdfast.gateway.paths import path_text
 from holdfast.gateway.problems import HttpError, json_answer
-from holdfast.gateway.route import BYTES, EVENTS, HttpAnswer, HttpRoute, Parameter
-from holdfast.gateway.sources import BlobSource
+from holdfast.gateway.route import ABSENT, BYTES, CONTENT, EVENTS, HttpAnswer, HttpRoute, Parameter
+from holdfast.gateway.sources import blob_source
 from holdfast.protocol.headers import (
     BLOB_HLC,
     BLOB_LAST_APPLIED_HLC,
@@ -42,7 +41,6 @@ from holdfast.protocol.headers import (
     BLOB_LINEAGE,
 )
 from holdfast.protocol.message import WireDigest
-from holdfast.protocol.problem import problem_of
 from holdfast.protocol.states import (
     LIST_SAVES,
     LIST_STATES,
@@ -57,10 +55,10 @@ from holdfast.protocol.states import (
     WireIndex,
     WireLineage,
 )
-from holdfast.protocol.times import parse_time, parse_zoned_time
+from holdfast.protocol.times import parse_time, told_time
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator, Callable, Sequence
 
     from starlette.requests import Request
     from starlette.responses import Response
@@ -109,16 +107,14 @@ class Position(msgspec.Struct, frozen=True, kw_only=True):
     hlc: str
 
 
-class StateRoutes:
+class StateRoutes(ContentRoutes):
     """States over HTTP."""
 
     def __init__(
         self, client: Client, bodies: Bodies, readers: Readers, *, only: str | None
     ) -> None:
         """``only`` is the state of the paths without a name."""
-        self._client = client
-        self._bodies = bodies
-        self._readers = readers
+        super().__init__(client, bodies, readers)
         self._only = only
 
     async def names(self, request: Request) -> Response:
@@ -140,7 +136,7 @@ class StateRoutes:
             msg = "a save is asked for by index, time or hash: by one of them"
             raise InvalidError(msg)
         if "time" in asked:
-            asked["time"] = _time_of(asked["time"])
+            asked["time"] = told_time(asked["time"], "time")
         found = await self._client.states.found(name, **asked)
         return await content_answer(request, self._content(name, found), self._readers)
 
@@ -217,7 +213,7 @@ class StateRoutes:
     def _content(self, name: str, record: LoadedState) -> HttpContent:
         is_json = record.kind == "json"
         return HttpContent(
-            source=BlobSource(self._client, record.digest),
+            source=blob_source(self._client, record.digest),
             size=record.size,
             media_type=JSON_TYPE if is_json else "application/octet-stream",
             present=Representation(etag_of(record.state_hash), parse_time(record.at)),
@@ -256,14 +252,6 @@ def _only_paging(asked: dict[str, Any]) -> dict[str, Any]:
         msg = "saves are listed, or one of them is asked for"
         raise InvalidError(msg)
     return asked
-
-
-def _time_of(text: str) -> Any:
-    at = parse_zoned_time(text)
-    if at is None:
-        msg = "time is one as in RFC 3339, with its zone"
-        raise InvalidError(msg)
-    return at
 
 
 def _header(request: Request, parameter: Parameter) -> Any:
@@ -320,27 +308,11 @@ def _behind(event_id: str, lineage: str | None) -> tuple[int, str | None]:
     return int(index) + 1, converted(_LINEAGE, said) if at else lineage
 
 
-async def _events(client: Client, log: ReadLog, start: int) -> AsyncGenerator[bytes]:
+async def _events(client: Client, log: ReadLog, start: int) -> AsyncGenerator[Sequence[bytes]]:
     async with aclosing(followed(client.requester, log, start)) as batches:
-        coming = asyncio.ensure_future(anext(batches))
-        try:
-            while True:
-                done, _ = await asyncio.wait([coming], timeout=QUIET_SECONDS)
-                if not done:
-                    yield STILL_THERE
-                    continue
-                try:
-                    commands = coming.result()
-                except HoldfastError as error:
-                    yield event("problem", problem_of(error))
-                    return
-                at = "" if log.lineage is None else f"@{log.lineage}"
-                for command in commands:
-                    yield event("command", _told(command), f"{command.index}{at}")
-                coming = asyncio.ensure_future(anext(batches))
-        finally:
-            coming.cancel()
-            await asyncio.wait([coming])
+        async for commands in batches:
+            at = "" if log.lineage is None else f"@{log.lineage}"
+            yield [event("command", _told(one), f"{one.index}{at}") for one in commands]
 
 
 def _told(command: LogCommand) -> dict[str, Any]:
@@ -348,9 +320,6 @@ def _told(command: LogCommand) -> dict[str, Any]:
     if isinstance(command.command, bytes):
         return {**told, "bytes": base64.b64encode(command.command).decode()}
     return {**told, "command": command.command}
-
-
-_ABSENT: Final = HttpAnswer(about="There is none.")
 
 
 def _of_state(of: StateRoutes, path: str) -> tuple[HttpRoute, ...]:
@@ -365,12 +334,8 @@ def _of_state(of: StateRoutes, path: str) -> tuple[HttpRoute, ...]:
             query=(_INDEX, _TIME, _HASH, _SAVES, LIMIT, CURSOR),
             headers=(RANGE, IF_RANGE, IF_MATCH, IF_NONE_MATCH),
             answers={
+                **CONTENT,
                 200: HttpAnswer(about="The state, or a page.", message=SavePage, has_bytes=True),
-                206: HttpAnswer(about="Ranges of it.", message=BYTES),
-                304: HttpAnswer(about="You have it."),
-                404: _ABSENT,
-                412: HttpAnswer(about="A condition does not hold."),
-                416: HttpAnswer(about="It has no such range."),
             },
         ),
         HttpRoute(
@@ -385,7 +350,7 @@ def _of_state(of: StateRoutes, path: str) -> tuple[HttpRoute, ...]:
             body=BYTES,
             answers={
                 201: HttpAnswer(about="It is saved.", message=Saved),
-                404: _ABSENT,
+                404: ABSENT,
                 409: HttpAnswer(about="A newer one is saved, or the log is another."),
                 507: HttpAnswer(about="The store is full."),
             },
@@ -426,7 +391,7 @@ def _appending(of: StateRoutes, path: str) -> HttpRoute:
         body=BYTES,
         answers={
             200: HttpAnswer(about="It is in the log.", message=Position),
-            404: _ABSENT,
+            404: ABSENT,
             409: HttpAnswer(about="Another writer was first, or the log is another."),
             412: HttpAnswer(about="The last command is another."),
             507: HttpAnswer(about="The store is full."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from starlette.responses import Response
@@ -9,7 +10,7 @@ from starlette.responses import Response
 from holdfast.domain.blob_names import check_blob_name, quote_labels, unquote_labels
 from holdfast.errors import ConflictError, InvalidError, NotFoundError
 from holdfast.gateway.conditions import Preconditions, Representation, etag_of, precondition_failed
-from holdfast.gateway.content import REVALIDATE, HttpContent, content_answer
+from holdfast.gateway.content import REVALIDATE, ContentRoutes, HttpContent, content_answer
 from holdfast.gateway.digests import expected_digest, repr_digest
 from holdfast.gateway.parameters import (
     CONTENT_DIGEST,
@@ -29,8 +30,8 @@ from holdfast.gateway.parameters import (
 )
 from holdfast.gateway.paths import name_url, path_text
 from holdfast.gateway.problems import json_answer
-from holdfast.gateway.route import BYTES, HttpAnswer, HttpRoute, Parameter
-from holdfast.gateway.sources import BlobSource
+from holdfast.gateway.route import BYTES, CONTENT, HttpAnswer, HttpRoute, Parameter
+from holdfast.gateway.sources import blob_source
 from holdfast.protocol.headers import BLOB_EXPIRES, BLOB_LABELS, BLOB_VERSION
 from holdfast.protocol.message import WireVersion
 from holdfast.protocol.names import (
@@ -42,18 +43,14 @@ from holdfast.protocol.names import (
     NamePage,
     NameStored,
 )
-from holdfast.protocol.times import parse_time, parse_zoned_time
+from holdfast.protocol.times import parse_time, told_time
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
     from contextlib import AbstractAsyncContextManager
-    from datetime import datetime
 
     from starlette.requests import Request
 
-    from holdfast.client import Client
-    from holdfast.gateway.bodies import Bodies
-    from holdfast.gateway.content import Readers
     from holdfast.gateway.route import Handle
     from holdfast.protocol.blobs import BlobStat
 
@@ -77,14 +74,8 @@ _CONDITIONS: Final = (IF_MATCH, IF_NONE_MATCH, IF_UNMODIFIED_SINCE)
 _WRITING: Final = (CONTENT_TYPE, REPR_DIGEST, CONTENT_DIGEST, _LABELS, _EXPIRES, *_CONDITIONS)
 
 
-class StoreRoutes:
+class StoreRoutes(ContentRoutes):
     """Named blobs over HTTP."""
-
-    def __init__(self, client: Client, bodies: Bodies, readers: Readers) -> None:
-        """``bodies`` and ``readers`` are those of the whole gateway."""
-        self._client = client
-        self._bodies = bodies
-        self._readers = readers
 
     async def create(self, request: Request) -> Response:
         """``POST``: 201, or 409 where the name is taken."""
@@ -102,23 +93,18 @@ class StoreRoutes:
             await self._expected(request, name)
             return await self._create(request, name, is_conditional=True)
         version = await self._expected(request, name)
-        try:
-            async with self._body(request) as body:
-                stored = await self._client.names.replace(
-                    name, body, **_said(request), if_version=version or None
-                )
-        except ConflictError as error:
-            raise _failure(error, is_conditional=version is not None) from error
+        async with _first(is_conditional=version is not None), self._body(request) as body:
+            stored = await self._client.names.replace(
+                name, body, **_said(request), if_version=version or None
+            )
         return json_answer(stored, 200, _headers_of(stored))
 
     async def delete(self, request: Request) -> Response:
         """``DELETE``: 204, or 404 where there is no such name."""
         name = _name_of(request)
         version = await self._expected(request, name)
-        try:
+        async with _first(is_conditional=version is not None):
             deleted = await self._client.names.delete(name, if_version=version or None)
-        except ConflictError as error:
-            raise _failure(error, is_conditional=version is not None) from error
         if not deleted:
             raise NotFoundError(_NONE)
         return Response(status_code=204)
@@ -151,11 +137,8 @@ class StoreRoutes:
         return json_answer(page)
 
     async def _create(self, request: Request, name: str, *, is_conditional: bool) -> Response:
-        try:
-            async with self._body(request) as body:
-                stored = await self._client.names.create(name, body, **_said(request))
-        except ConflictError as error:
-            raise _failure(error, is_conditional=is_conditional) from error
+        async with _first(is_conditional=is_conditional), self._body(request) as body:
+            stored = await self._client.names.create(name, body, **_said(request))
         return json_answer(stored, 201, _headers_of(stored))
 
     def _body(self, request: Request) -> AbstractAsyncContextManager[AsyncGenerator[bytes]]:
@@ -193,7 +176,7 @@ class StoreRoutes:
         if stat.expires_at is not None:
             headers[BLOB_EXPIRES] = stat.expires_at
         return HttpContent(
-            source=BlobSource(self._client, stat.digest),
+            source=blob_source(self._client, stat.digest),
             size=stat.size,
             media_type=stat.type,
             present=_present(stat),
@@ -206,8 +189,8 @@ class StoreRoutes:
     def routes(self) -> tuple[HttpRoute, ...]:
         """See ``HttpRoute``: each by path, and by query for names that no path can carry."""
         return (
-            *_reading(_NAMED, self.get, (), _scope_of_name),
-            *_reading(_ROOT, self.get_or_list, (_NAME, *_LISTING), _scope_of_list),
+            _reading(_NAMED, self.get, (), _scope_of_name),
+            _reading(_ROOT, self.get_or_list, (_NAME, *_LISTING), _scope_of_list),
             *_changing(_NAMED, (), self),
             *_changing(_ROOT, (_NAME,), self),
         )
@@ -243,18 +226,8 @@ def _said(request: Request) -> dict[str, Any]:
     return {
         "type": media_type_of(request),
         "labels": unquote_labels(request.headers.get(BLOB_LABELS, "")),
-        "expires_at": _expires_of(request.headers.get(BLOB_EXPIRES)),
+        "expires_at": told_time(request.headers.get(BLOB_EXPIRES), BLOB_EXPIRES),
     }
-
-
-def _expires_of(text: str | None) -> datetime | None:
-    if text is None:
-        return None
-    at = parse_zoned_time(text)
-    if at is None:
-        msg = f"{BLOB_EXPIRES} is a time as in RFC 3339, with its zone"
-        raise InvalidError(msg)
-    return at
 
 
 def _present(stat: BlobStat) -> Representation:
@@ -270,39 +243,37 @@ def _headers_of(stored: NameStored) -> dict[str, str]:
     }
 
 
-def _failure(error: ConflictError, *, is_conditional: bool) -> Exception:
-    """The answer where another writer was first."""
-    if is_conditional and error.version is not None:
-        return precondition_failed(error.detail)
-    return error
+@asynccontextmanager
+async def _first(*, is_conditional: bool) -> AsyncGenerator[None]:
+    """For a change: where another writer was first, its conditions do not hold any more."""
+    try:
+        yield
+    except ConflictError as error:
+        if is_conditional and error.version is not None:
+            raise precondition_failed(error.detail) from error
+        raise
 
 
 def _reading(
     path: str, handle: Handle, query: tuple[Parameter, ...], scope: Callable[[Request], str]
-) -> tuple[HttpRoute, ...]:
-    return (
-        HttpRoute(
-            method="GET",
-            path=path,
-            verb="read",
-            summary="Read the blob of a name, or a list.",
-            handle=handle,
-            scope=scope,
-            query=(*query, *_OF_ONE, *_PAGING),
-            headers=(RANGE, IF_RANGE, IF_MODIFIED_SINCE, *_CONDITIONS),
-            answers={
-                200: HttpAnswer(
-                    about="The blob; or the page asked for of names.",
-                    message=NamePage | NameHistory,
-                    has_bytes=True,
-                ),
-                206: HttpAnswer(about="Ranges of the blob.", message=BYTES),
-                304: HttpAnswer(about="You have it."),
-                404: HttpAnswer(about="There is none."),
-                412: HttpAnswer(about="A condition does not hold."),
-                416: HttpAnswer(about="It has no such range."),
-            },
-        ),
+) -> HttpRoute:
+    page = NamePage | NameHistory
+    return HttpRoute(
+        method="GET",
+        path=path,
+        verb="read",
+        summary="Read the blob of a name, or a list.",
+        handle=handle,
+        scope=scope,
+        query=(*query, *_OF_ONE, *_PAGING),
+        headers=(RANGE, IF_RANGE, IF_MODIFIED_SINCE, *_CONDITIONS),
+        answers={
+            **CONTENT,
+            206: HttpAnswer(about="Ranges of the blob.", message=BYTES),
+            200: HttpAnswer(
+                about="The blob; or the page asked for of names.", message=page, has_bytes=True
+            ),
+        },
     )
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Final, Literal
 
@@ -27,6 +27,7 @@ TOKEN_PREFIX: Final = "hf"  # noqa: S105  (what a token begins with, for those w
 
 Right = Literal["read", "write", "admin"]
 RIGHTS: Final[tuple[Right, ...]] = ("read", "write", "admin")
+_RANKS: Final[Mapping[str, int]] = {right: rank for rank, right in enumerate(RIGHTS)}
 Scope = Annotated[str, Meta(pattern=r"^(read|write|admin):/", max_length=2048)]
 _SECRET_BYTES: Final = 32
 _NOBODY: Final = "0" * 64
@@ -46,7 +47,7 @@ class Token(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         """Whether it is for ``right`` at ``path``, which is not percent-encoded."""
         for scope in self.scopes:
             granted, _, prefix = scope.partition(":")
-            if path.startswith(prefix) and RIGHTS.index(right) <= _rank(granted):
+            if path.startswith(prefix) and _RANKS[right] <= _RANKS[granted]:
                 return True
         return False
 
@@ -133,7 +134,3 @@ def _checked(scope: str) -> str:
     if right not in RIGHTS or not colon or not prefix.startswith("/"):
         raise InvalidError(f"a scope is read, write or admin, a colon and a path, not {scope!r}")
     return scope
-
-
-def _rank(granted: str) -> int:
-    return next(rank for rank, right in enumerate(RIGHTS) if right == granted)

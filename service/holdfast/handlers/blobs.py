@@ -23,11 +23,9 @@ from holdfast.errors import (
     TooLargeError,
     UnavailableError,
 )
-from holdfast.handlers.blob_replies import check_inline, upload_state
 from holdfast.handlers.endpoint import AnyEndpoint, BytesReply, Call, Endpoint, Sent
 from holdfast.protocol import codec
 from holdfast.protocol.blobs import (
-    ABORT_UPLOAD,
     DELETE_BLOB,
     GET_BLOB,
     HAS_BLOBS,
@@ -35,11 +33,8 @@ from holdfast.protocol.blobs import (
     OPEN_UPLOAD,
     PUT_BLOB,
     PUT_BLOBS,
-    PUT_PART,
-    RESUME_UPLOAD,
     STAT_BLOB,
     VERIFY_BLOBS,
-    AbortUpload,
     BlobDeleted,
     BlobEntry,
     BlobHead,
@@ -48,22 +43,15 @@ from holdfast.protocol.blobs import (
     BlobStat,
     BlobStored,
     BlobToPut,
-    DamagedBlob,
     DeleteBlob,
     GetBlob,
     HasBlobs,
     ListBlobs,
     MissingBlobs,
-    OpenUpload,
-    PartStored,
     PutBlob,
     PutBlobs,
-    PutPart,
     PutResult,
-    ResumeUpload,
     StatBlob,
-    UploadAborted,
-    UploadState,
     VerifyBlobs,
     VerifyReport,
 )
@@ -73,15 +61,12 @@ from holdfast.repository.blobs import BLOBS, Bare
 from holdfast.stores.ports import BlobInfo, ForeignObject
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Sequence
 
     from holdfast.repository.blobs import BlobRepository, Content
     from holdfast.repository.keepers import Keepers
     from holdfast.repository.names.index.index import NameIndex
     from holdfast.repository.names.names import Found, NameRepository
-    from holdfast.repository.uploads.owned import Opened
-    from holdfast.repository.uploads.record import Result
-    from holdfast.repository.uploads.uploads import UploadService
 
 
 _ENTRY_BYTES: Final = 700
@@ -104,27 +89,19 @@ class BlobHandlers:
     def __init__(
         self,
         blobs: BlobRepository,
-        uploads: UploadService,
         names: NameRepository,
         index: NameIndex,
         keepers: Keepers,
-        *,
-        part_subject: Callable[[str], str],
     ) -> None:
-        """``keepers`` are all that keep users' blobs.
-
-        ``part_subject`` gives the subject on which this worker takes an upload's parts.
-        """
+        """``keepers`` are all that keep users' blobs."""
         self._blobs = blobs
-        self._uploads = uploads
         self._names = names
         self._index = index
         self._keepers = keepers
-        self._part_subject = part_subject
 
     async def put(self, request: PutBlob, call: Call) -> BlobStored:
         """``blob.put``."""
-        check_inline(call.data, self._blobs.max_inline_bytes, OPEN_UPLOAD.subject)
+        call.check_inline(self._blobs.max_inline_bytes, OPEN_UPLOAD.subject)
         stored = await self._blobs.put(
             call.data,
             expected=request.digest,
@@ -297,56 +274,6 @@ class BlobHandlers:
         deleted = await self._blobs.delete(digest, op_id=call.op_id, kept=is_kept)
         return BlobDeleted(deleted=deleted, kept_by=kept_by)
 
-    async def open(self, request: OpenUpload, call: Call) -> UploadState:
-        """``blob.open``."""
-        digest = Digest(request.digest) if request.digest is not None else None
-        return self._upload_state(
-            await self._uploads.open(
-                size=request.size,
-                digest=digest,
-                type=request.type,
-                op_id=call.op_id,
-                note=request.note,
-            )
-        )
-
-    async def part(self, request: PutPart, call: Call) -> PartStored:
-        """A message to a part subject: a part, the end, both in one, or a word that more comes."""
-        size = memoryview(call.data).nbytes
-        if request.keep:
-            if (request.part, request.final, request.tail) != (None, None, None) or size:
-                msg = "Blob-Keep comes alone, and without bytes"
-                raise InvalidError(msg)
-            return PartStored(offset=await self._uploads.keep(call.target))
-        if request.part is None and (request.final is None or request.tail is not None or size):
-            msg = "a part is numbered by Blob-Part; the end, without bytes, says Blob-Final"
-            raise InvalidError(msg)
-        part = offset = None
-        if request.part is not None and request.tail is not None:
-            offset = await self._uploads.tail(call.target, request.part, request.tail, call.data)
-        elif request.part is not None:
-            part = await self._uploads.part(call.target, request.part, call.data)
-        if request.final is None:
-            return PartStored(part=part, offset=offset)
-        digest = Digest(request.digest) if request.digest is not None else None
-        result = await self._uploads.final(call.target, request.final, digest)
-        return PartStored(
-            part=part,
-            digest=result.digest,
-            size=result.size,
-            created=result.created,
-            name=result.name,
-            version=result.version,
-        )
-
-    async def resume(self, request: ResumeUpload, _: Call) -> UploadState:
-        """``blob.resume``."""
-        return self._upload_state(await self._uploads.resume(request.upload))
-
-    async def abort(self, request: AbortUpload, _: Call) -> UploadAborted:
-        """``blob.abort``."""
-        return UploadAborted(aborted=await self._uploads.abort(request.upload))
-
     async def verify(self, request: VerifyBlobs, call: Call) -> VerifyReport:
         """``blob.verify``."""
         if request.digest is not None:
@@ -355,15 +282,7 @@ class BlobHandlers:
             found = await self._blobs.verify_page(
                 cursor=request.cursor, limit=request.limit, has_time=call.has_time
             )
-        damaged = [
-            DamagedBlob(digest=d.digest, code=d.code, detail=d.detail) for d in found.damaged
-        ]
-        return VerifyReport(
-            checked=found.checked, bytes=found.bytes, damaged=damaged, cursor=found.cursor
-        )
-
-    def _upload_state(self, state: Opened | Result) -> UploadState:
-        return upload_state(state, self._part_subject, self._uploads.lease_seconds)
+        return msgspec.convert(found, VerifyReport, from_attributes=True)
 
     def endpoints(self) -> tuple[AnyEndpoint, ...]:
         """The operations and their methods."""
@@ -375,10 +294,6 @@ class BlobHandlers:
             Endpoint(STAT_BLOB, self.stat),
             Endpoint(LIST_BLOBS, self.list_blobs),
             Endpoint(DELETE_BLOB, self.delete),
-            Endpoint(OPEN_UPLOAD, self.open),
-            Endpoint(PUT_PART, self.part, lane="parts"),
-            Endpoint(RESUME_UPLOAD, self.resume),
-            Endpoint(ABORT_UPLOAD, self.abort),
             Endpoint(VERIFY_BLOBS, self.verify),
         )
 

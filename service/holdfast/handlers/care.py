@@ -1,10 +1,19 @@
-"""``blob.scrub``, ``blob.doctor``, ``blob.usage``: how what is stored is looked after."""
+"""``blob.scrub``, ``.doctor``, ``.usage`` and ``.collect``: how what is stored is looked after."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, cast
 
+import msgspec
+
+from holdfast.domain.collection import Reason
 from holdfast.handlers.endpoint import AnyEndpoint, Call, Endpoint
+from holdfast.protocol.blobs import (
+    COLLECT_BLOBS,
+    CollectBlobs,
+    CollectedSpace,
+    CollectionReply,
+)
 from holdfast.protocol.care import (
     DIAGNOSE,
     GET_USAGE,
@@ -24,28 +33,29 @@ from holdfast.protocol.care import (
 )
 from holdfast.protocol.times import wire_time
 from holdfast.repository.care.owners import Grouping
+from holdfast.repository.collector.report import SpaceReport, Tally
 
 if TYPE_CHECKING:
-    from holdfast.domain.findings import Finding
     from holdfast.protocol.blobs import SpaceName
     from holdfast.repository.care.doctor import Doctor
     from holdfast.repository.care.scrub import Scrub
     from holdfast.repository.care.scrub_record import Lap, ScrubRecord
     from holdfast.repository.care.usage import Usage, UsageReport
-    from holdfast.repository.collector.report import SpaceReport
+    from holdfast.repository.collector.collector import Collector
 
 _SHARE: Final = 0.8
-"""Of the caller's time: then it is told to ask again."""
+"""Of the caller's time: then it is told how far that is, and to ask again."""
 
 
 class CareHandlers:
     """Answers requests about how what is stored is looked after."""
 
-    def __init__(self, scrub: Scrub, usage: Usage, doctor: Doctor) -> None:
+    def __init__(self, scrub: Scrub, usage: Usage, doctor: Doctor, collector: Collector) -> None:
         """This worker's."""
         self._scrub = scrub
         self._usage = usage
         self._doctor = doctor
+        self._collector = collector
 
     async def scrub(self, request: GetScrub, _call: Call) -> ScrubStatus:
         """``blob.scrub``."""
@@ -62,7 +72,8 @@ class CareHandlers:
         found = await self._doctor.get(None, call.seconds_left() * _SHARE)
         if found is None:
             return DoctorReport(done=False)
-        return DoctorReport(done=True, findings=[_finding(one) for one in found])
+        findings = msgspec.convert(found, list[DoctorFinding], from_attributes=True)
+        return DoctorReport(done=True, findings=findings)
 
     async def usage(self, request: GetUsage, call: Call) -> UsageReply:
         """``blob.usage``. The count goes on when the caller's time is over."""
@@ -75,12 +86,25 @@ class CareHandlers:
         report = await self._usage.get(grouping, call.seconds_left() * _SHARE)
         return UsageReply(done=False) if report is None else usage_reply(report, request.limit)
 
+    async def collect(self, request: CollectBlobs, call: Call) -> CollectionReply:
+        """``blob.collect``. A run goes on when the caller's time is over."""
+        report = await self._collector.collect(
+            dry_run=request.dry_run, seconds=call.seconds_left() * _SHARE
+        )
+        return CollectionReply(
+            dry_run=report.dry_run,
+            done=report.is_done,
+            off=report.off,
+            spaces=[] if report.off is not None else [_space(one) for one in report.spaces],
+        )
+
     def endpoints(self) -> tuple[AnyEndpoint, ...]:
         """The operations and their methods."""
         return (
             Endpoint(SCRUB_STATUS, self.scrub),
             Endpoint(DIAGNOSE, self.doctor),
             Endpoint(GET_USAGE, self.usage),
+            Endpoint(COLLECT_BLOBS, self.collect),
         )
 
 
@@ -92,12 +116,6 @@ def scrub_place(record: ScrubRecord) -> ScrubPlace:
         wanted=record.wanted,
         lap=_lap(record.lap),
         last=_lap(record.last),
-    )
-
-
-def _finding(found: Finding) -> DoctorFinding:
-    return DoctorFinding(
-        kind=found.kind, severity=found.severity, text=found.text, advice=found.advice
     )
 
 
@@ -119,16 +137,7 @@ def usage_reply(report: UsageReport, limit: int) -> UsageReply:
             for one in inventory.spaces
         ],
         groups=inventory.groups,
-        rows=[
-            UsageRow(
-                group=row.group,
-                items=row.items,
-                logical=row.logical,
-                stored=row.stored,
-                shared=row.shared,
-            )
-            for row in inventory.rows[:limit]
-        ],
+        rows=msgspec.convert(inventory.rows[:limit], list[UsageRow], from_attributes=True),
     )
 
 
@@ -148,8 +157,34 @@ def _lap(lap: Lap | None) -> ScrubLap | None:
         damaged=lap.damaged,
         healed=lap.healed,
         unreadable=lap.unreadable,
-        found=[
-            ScrubDamage(space=one.space, name=one.name, detail=one.detail, healed=one.healed)
-            for one in lap.told
-        ],
+        found=msgspec.convert(lap.told, list[ScrubDamage], from_attributes=True),
+    )
+
+
+def _space(found: SpaceReport) -> CollectedSpace:
+    needed, young, pinned, damaged = (
+        found.kept.get(reason, Tally())
+        for reason in (Reason.NEEDED, Reason.YOUNG, Reason.PINNED, Reason.DAMAGED)
+    )
+    return CollectedSpace(
+        space=cast("SpaceName", found.space),
+        removed=found.removed.blobs,
+        removed_bytes=found.removed.bytes,
+        repacked=found.repacked.blobs,
+        repacked_bytes=found.repacked.bytes,
+        needed=needed.blobs,
+        needed_bytes=needed.bytes,
+        young=young.blobs,
+        young_bytes=young.bytes,
+        pinned=pinned.blobs,
+        pinned_bytes=pinned.bytes,
+        damaged=damaged.blobs,
+        damaged_bytes=damaged.bytes,
+        refused=found.refused,
+        others=found.others,
+        more=found.is_cut,
+        failure=found.failure,
+        orphans=found.orphans.copies,
+        orphan_chunks=found.orphans.chunks,
+        orphan_bytes=found.orphans.bytes,
     )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal
 
 import msgspec
 
+from holdfast.errors import TooLargeError
 from holdfast.protocol.operation import Operation, ReplyT, RequestT
 
 if TYPE_CHECKING:
@@ -34,6 +35,12 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     until: float
     monotonic: Callable[[], float]
     forwarded: bool = False
+
+    def check_inline(self, most_bytes: int, instead: str) -> None:
+        """Raises TooLargeError of more than ``most_bytes``, which says to use ``instead``."""
+        if memoryview(self.data).nbytes > most_bytes:
+            msg = f"one message carries at most {most_bytes} bytes: use {instead}"
+            raise TooLargeError(msg)
 
     def has_time(self) -> bool:
         """Whether half of the caller's time is left."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 from msgspec.structs import replace
 
+from holdfast.deadline import first_to_end
 from holdfast.handlers.endpoint import AnyEndpoint, BytesReply, Call, Endpoint, Messages
 from holdfast.handlers.states import lineage_of, log_entry, wire_lineage
 from holdfast.protocol.states import ENTRIES_TYPE, FOLLOW_LOG, FollowHead, FollowLog
@@ -96,16 +97,12 @@ class FollowHandlers:
 
     async def _next(self, following: Following, seconds: float) -> Sequence[LoggedCommand]:
         """Further commands; none once ``seconds`` are over, or this worker is about to stop."""
-        reading = asyncio.ensure_future(following.next(seconds, self._max_bytes))
-        stopping = asyncio.ensure_future(self._stopping.wait())
-        try:
-            await asyncio.wait((reading, stopping), return_when=asyncio.FIRST_COMPLETED)
-            return reading.result() if reading.done() else ()
-        finally:
-            stopping.cancel()
-            if not reading.done():
-                reading.cancel()
-                await asyncio.wait((reading,))
+
+        async def stopped() -> Sequence[LoggedCommand]:
+            await self._stopping.wait()
+            return ()
+
+        return await first_to_end(following.next(seconds, self._max_bytes), stopped())
 
     def _why_over(self, until: float, credit: int, room: int) -> FollowEnd | None:
         if self._stopping.is_set():

@@ -11,7 +11,6 @@ import msgspec
 from holdfast.domain.blob_names import Conditions, Said, unquote_labels, unquote_text
 from holdfast.domain.digest import Digest
 from holdfast.errors import InvalidError
-from holdfast.handlers.blob_replies import check_inline, upload_state
 from holdfast.handlers.endpoint import AnyEndpoint, Call, Endpoint
 from holdfast.handlers.pages import page_of
 from holdfast.protocol.names import (
@@ -33,7 +32,6 @@ from holdfast.protocol.names import (
     NameEntry,
     NameHistory,
     NamePage,
-    NameRule,
     NameStored,
     NameTransition,
     NameVersion,
@@ -43,24 +41,20 @@ from holdfast.protocol.names import (
     RuleList,
     SetRules,
 )
-from holdfast.protocol.times import as_utc, parse_zoned_time
+from holdfast.protocol.times import as_utc, told_time
 from holdfast.repository.names.index.listing import make_listing
 from holdfast.repository.names.rules import Rule
-from holdfast.repository.targets import NewTarget
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from datetime import datetime
+    from collections.abc import Sequence
 
     from holdfast.domain.blob_names import Verb
-    from holdfast.protocol.blobs import UploadState
     from holdfast.repository.names.index.index import NameIndex
     from holdfast.repository.names.index.listing import NamesPage
     from holdfast.repository.names.index.rows import IndexedName
     from holdfast.repository.names.names import NameRepository
     from holdfast.repository.names.record import Transition, VersionRecord
     from holdfast.repository.targets import Named
-    from holdfast.repository.uploads.uploads import UploadService
 
 _VERSION: Final = re.compile(r"[1-9][0-9]{0,15}", re.ASCII)
 
@@ -72,16 +66,12 @@ class NameHandlers:
         self,
         names: NameRepository,
         index: NameIndex,
-        uploads: UploadService,
         *,
-        part_subject: Callable[[str], str],
         max_inline_bytes: int,
     ) -> None:
-        """``part_subject`` as for blobs; ``max_inline_bytes`` is what one message may carry."""
+        """``max_inline_bytes`` is what one message may carry."""
         self._names = names
         self._index = index
-        self._uploads = uploads
-        self._part_subject = part_subject
         self._max_inline_bytes = max_inline_bytes
 
     # --- writes ---
@@ -95,29 +85,16 @@ class NameHandlers:
         return await self._put("replace", request, call)
 
     async def _put(self, verb: Verb, request: CreateName, call: Call) -> NameStored:
-        check_inline(call.data, self._max_inline_bytes, OPEN_NAME.subject)
+        call.check_inline(self._max_inline_bytes, OPEN_NAME.subject)
         stored = await self._names.put(
             verb,
             unquote_text(request.quoted_name),
             call.data,
-            _said(request, unquote_labels(request.quoted_labels or "")),
+            said(request, unquote_labels(request.quoted_labels or "")),
             expected=request.digest,
             op_id=call.op_id,
         )
         return _stored(stored)
-
-    async def open(self, request: OpenName, call: Call) -> UploadState:
-        """``blob.open_name``."""
-        new = NewTarget(name=request.name, verb=request.mode, said=_said(request, request.labels))
-        state = await self._uploads.open(
-            size=request.size,
-            digest=_digest(request.digest),
-            type=request.type,
-            op_id=call.op_id,
-            new=new,
-            note=request.note,
-        )
-        return upload_state(state, self._part_subject, self._uploads.lease_seconds)
 
     async def copy(self, request: CopyName, call: Call) -> NameStored:
         """``blob.copy``."""
@@ -125,7 +102,7 @@ class NameHandlers:
             request.name,
             source=request.source,
             version=request.version,
-            digest=_digest(request.digest),
+            digest=None if request.digest is None else Digest(request.digest),
             conditions=_conditions(request),
             op_id=call.op_id,
         )
@@ -190,7 +167,7 @@ class NameHandlers:
 
     async def set_rules(self, request: SetRules, _: Call) -> RuleList:
         """``blob.set_rules``."""
-        rules = [_rule(rule) for rule in request.rules]
+        rules = msgspec.convert(request.rules, list[Rule], from_attributes=True)
         return _rules(*await self._names.rules.change(rules, expected=request.if_revision))
 
     def endpoints(self) -> tuple[AnyEndpoint, ...]:
@@ -198,7 +175,6 @@ class NameHandlers:
         return (
             Endpoint(CREATE_NAME, self.create),
             Endpoint(REPLACE_NAME, self.replace),
-            Endpoint(OPEN_NAME, self.open),
             Endpoint(COPY_NAME, self.copy),
             Endpoint(RENAME_NAME, self.rename),
             Endpoint(LIST_NAMES, self.list_names),
@@ -208,28 +184,14 @@ class NameHandlers:
         )
 
 
-def _digest(text: str | None) -> Digest | None:
-    return None if text is None else Digest(text)
-
-
-def _said(request: CreateName | OpenName, labels: dict[str, str]) -> Said:
-    """Raises InvalidError."""
+def said(request: CreateName | OpenName, labels: dict[str, str]) -> Said:
+    """What ``request`` says beside the bytes, with these ``labels``. Raises InvalidError."""
     return Said(
         type=request.type,
         labels=labels,
-        expires_at=_expires_at(request.expires),
+        expires_at=told_time(request.expires, "expires"),
         conditions=_conditions(request),
     )
-
-
-def _expires_at(text: str | None) -> datetime | None:
-    if text is None:
-        return None
-    at = parse_zoned_time(text)
-    if at is None:
-        msg = "the time at which a name expires is in RFC 3339, with its zone"
-        raise InvalidError(msg)
-    return at
 
 
 def _conditions(request: CreateName | OpenName | CopyName | RenameName) -> Conditions:
@@ -241,7 +203,7 @@ def _conditions(request: CreateName | OpenName | CopyName | RenameName) -> Condi
 
 
 def _stored(named: Named) -> NameStored:
-    return NameStored(name=named.name, digest=named.digest, size=named.size, version=named.version)
+    return msgspec.convert(named, NameStored, from_attributes=True)
 
 
 def _page(found: NamesPage) -> NamePage:
@@ -262,12 +224,8 @@ def _entry(one: IndexedName) -> NameEntry:
         type=one.type,
         modified_at=as_utc(one.modified_at),
         labels=one.labels,
-        expires_at=_optional_time(one.expires_at),
+        expires_at=None if one.expires_at is None else as_utc(one.expires_at),
     )
-
-
-def _optional_time(text: str | None) -> str | None:
-    return None if text is None else as_utc(text)
 
 
 def _version_before(cursor: str | None) -> int | None:
@@ -306,10 +264,6 @@ def _version(one: VersionRecord) -> NameVersion:
 
 def _rules(rules: Sequence[Rule], revision: int) -> RuleList:
     return RuleList(
-        rules=[msgspec.convert(rule, KeptRule, from_attributes=True) for rule in rules],
+        rules=msgspec.convert(rules, list[KeptRule], from_attributes=True),
         revision=revision,
     )
-
-
-def _rule(rule: NameRule) -> Rule:
-    return msgspec.convert(rule, Rule, from_attributes=True)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
+
+from holdfast.errors import InvalidError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -43,3 +46,17 @@ def page_of(
     messages = [to_message(row) for row in rows]
     shown = fitting(messages, max_bytes)
     return shown, end if len(shown) == len(messages) else end_of(rows[len(shown) - 1])
+
+
+def cursor_of(text: str) -> str:
+    """``text``, behind which a page goes on, as a cursor."""
+    return urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def text_of(cursor: str) -> str:
+    """The text that ``cursor`` was made of. Raises InvalidError."""
+    try:
+        return urlsafe_b64decode(f"{cursor}==").decode()
+    except ValueError as error:
+        msg = "not a cursor of such a page"
+        raise InvalidError(msg) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from bisect import bisect_right
 from typing import TYPE_CHECKING, Final
 
@@ -12,7 +11,7 @@ from holdfast.domain.names import SnapshotKey, check_app
 from holdfast.domain.retention import Retention
 from holdfast.errors import InvalidError
 from holdfast.handlers.endpoint import AnyEndpoint, Call, Endpoint
-from holdfast.handlers.pages import fitting
+from holdfast.handlers.pages import cursor_of, fitting, text_of
 from holdfast.handlers.snapshot_replies import snapshot_reply
 from holdfast.protocol.retention import (
     GET_POLICY,
@@ -85,7 +84,7 @@ class RetentionHandlers:
             )
             rows = sum(len(pruned.fates) for pruned in done)
             if number < len(apps) and (rows >= MAX_ROWS or not call.has_time()):
-                cursor = _cursor(app)
+                cursor = cursor_of(app)
                 break
         return _report(done, cursor, self._max_inline_bytes)
 
@@ -96,8 +95,9 @@ class RetentionHandlers:
                 raise InvalidError(msg)
             return [request.app]
         apps = await (self._pruner.apps() if request.keep is None else self._pruner.all_apps())
-        after = bisect_right(apps, _after(request.cursor)) if request.cursor is not None else 0
-        return apps[after:]
+        if request.cursor is None:
+            return apps
+        return apps[bisect_right(apps, check_app(text_of(request.cursor))) :]
 
     async def hold(self, request: HoldSnapshot, call: Call) -> SnapshotRecord:
         """``snapshot.hold``."""
@@ -173,16 +173,3 @@ def _rows(pruned: Pruned) -> list[PrunedSnapshot]:
         )
         for fate in pruned.fates
     ]
-
-
-def _cursor(app: str) -> str:
-    return base64.urlsafe_b64encode(app.encode()).decode().rstrip("=")
-
-
-def _after(cursor: str) -> str:
-    """The app behind which to go on. Raises InvalidError."""
-    try:
-        return check_app(base64.urlsafe_b64decode(f"{cursor}==").decode())
-    except (ValueError, UnicodeDecodeError) as error:
-        msg = "not a cursor of a page of what was pruned"
-        raise InvalidError(msg) from error

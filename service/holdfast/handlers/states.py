@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -15,9 +13,8 @@ from holdfast.domain.canonical import canonical
 from holdfast.domain.digest import Digest, check_expected, digest_of
 from holdfast.domain.op_id import bind_op_id, split_op_id
 from holdfast.errors import InvalidError, TooLargeError
-from holdfast.handlers.blob_replies import check_inline
 from holdfast.handlers.endpoint import AnyEndpoint, Call, Endpoint
-from holdfast.handlers.pages import page_of
+from holdfast.handlers.pages import cursor_of, page_of, text_of
 from holdfast.protocol.blobs import OPEN_UPLOAD
 from holdfast.protocol.states import (
     APPEND_BYTES,
@@ -59,14 +56,12 @@ from holdfast.protocol.states import (
     TrimLog,
     Trimmed,
 )
-from holdfast.protocol.times import as_utc, parse_zoned_time
+from holdfast.protocol.times import as_utc, told_time
 from holdfast.repository.states.appending import MAX_APPEND_SECONDS
 from holdfast.repository.states.groups import Command
 from holdfast.repository.states.saves import NewSave
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from holdfast.protocol.states import ExpectedIndex
     from holdfast.repository.states.appending import Appender
     from holdfast.repository.states.groups import LoggedCommand
@@ -197,7 +192,7 @@ class StateHandlers:
 
     async def save_bytes(self, request: SaveBytes, call: Call) -> Saved:
         """``snapshot.save_bytes``."""
-        check_inline(call.data, self._max_inline_bytes, OPEN_UPLOAD.subject)
+        call.check_inline(self._max_inline_bytes, OPEN_UPLOAD.subject)
         data = bytes(call.data)
         check_expected(digest_of(data), request.digest)
         new = NewSave(
@@ -235,7 +230,10 @@ class StateHandlers:
     async def at(self, request: GetSave, _: Call) -> LoadedState:
         """``snapshot.at``."""
         found = await self._saves.at(
-            request.name, index=request.index, time=_time(request.time), digest=request.hash
+            request.name,
+            index=request.index,
+            time=told_time(request.time, "time"),
+            digest=request.hash,
         )
         return _loaded(request.name, found, unchanged=False)
 
@@ -256,13 +254,13 @@ class StateHandlers:
 
     async def states(self, request: ListStates, _: Call) -> StatePage:
         """``snapshot.states``."""
-        after = None if request.cursor is None else _name_of(request.cursor)
+        after = None if request.cursor is None else check_blob_name(text_of(request.cursor))
         rows, last = await self._upkeep.page(request.prefix, after=after, limit=request.limit)
         states, cursor = page_of(
             rows,
             _state_entry,
-            lambda one: _cursor_of(one.name),
-            None if last is None else _cursor_of(last),
+            lambda one: cursor_of(one.name),
+            None if last is None else cursor_of(last),
             self._max_inline_bytes,
         )
         return StatePage(states=states, cursor=cursor)
@@ -409,16 +407,6 @@ def _state_entry(record: StateRecord) -> StateEntry:
     )
 
 
-def _time(text: str | None) -> datetime | None:
-    if text is None:
-        return None
-    at = parse_zoned_time(text)
-    if at is None:
-        msg = "a time is as RFC 3339 has it, with its zone"
-        raise InvalidError(msg)
-    return at
-
-
 def _number(cursor: str | None) -> int | None:
     if cursor is None:
         return None
@@ -426,16 +414,3 @@ def _number(cursor: str | None) -> int | None:
         msg = "not a cursor of saves"
         raise InvalidError(msg)
     return int(cursor)
-
-
-def _cursor_of(name: str) -> str:
-    return base64.urlsafe_b64encode(name.encode()).decode().rstrip("=")
-
-
-def _name_of(cursor: str) -> str:
-    try:
-        name = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
-    except (binascii.Error, ValueError) as error:
-        msg = "not a cursor of states"
-        raise InvalidError(msg) from error
-    return check_blob_name(name)

@@ -20,7 +20,7 @@ from holdfast.protocol.status import (
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from holdfast.domain.store_state import BucketState, Layout, Peer, ServerState, StoreState
+    from holdfast.domain.store_state import BucketState, Layout, StoreState
     from holdfast.repository.names.index.follower import IndexState
 
 
@@ -57,7 +57,7 @@ def store_status(state: StoreState) -> StoreStatus:
     """``state`` as it is told."""
     return StoreStatus(
         durability=state.durability,
-        servers=[_server(server) for server in state.servers],
+        servers=msgspec.convert(state.servers, list[ServerStatus], from_attributes=True),
         buckets=[_bucket(bucket, state.layout) for bucket in state.buckets],
         problems=list(state.problems),
         advice=list(state.advice),
@@ -73,16 +73,6 @@ def _index(state: IndexState) -> IndexStatus:
     )
 
 
-def _server(server: ServerState) -> ServerStatus:
-    return ServerStatus(
-        name=server.name,
-        version=server.version,
-        cluster=server.cluster,
-        durability=server.durability,
-        max_payload=server.max_payload,
-    )
-
-
 def _bucket(bucket: BucketState, layout: Layout) -> BucketStatus:
     return BucketStatus(
         bucket=bucket.bucket,
@@ -92,12 +82,8 @@ def _bucket(bucket: BucketState, layout: Layout) -> BucketStatus:
         replicas=bucket.replicas,
         wanted=layout.replicas,
         leader=bucket.leader,
-        peers=[_peer(peer) for peer in bucket.peers],
+        peers=msgspec.convert(bucket.peers, list[PeerStatus], from_attributes=True),
         messages=bucket.messages,
         bytes=bucket.bytes,
         max_bytes=bucket.max_bytes if bucket.max_bytes >= 0 else None,
     )
-
-
-def _peer(peer: Peer) -> PeerStatus:
-    return PeerStatus(name=peer.name, current=peer.current, offline=peer.offline, lag=peer.lag)

@@ -6,6 +6,8 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from holdfast.errors import InvalidError
+
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _RFC3339: Final = re.compile(
     r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII
@@ -18,6 +20,20 @@ _LAST_NS: Final = (datetime(9999, 12, 31, tzinfo=UTC) - _EPOCH) // timedelta(sec
 def wire_time(at: datetime) -> str:
     """``at``, to the microsecond. Raises OverflowError where it is in no year from 1 to 9999."""
     return as_utc(at.astimezone(UTC).isoformat(timespec="microseconds"))
+
+
+def asked_time(at: datetime | str | None) -> str | None:
+    """A time of a caller as it is sent. Raises InvalidError for one without a time zone."""
+    if not isinstance(at, datetime):
+        return at
+    if at.tzinfo is None:
+        msg = "a time needs a time zone"
+        raise InvalidError(msg)
+    try:
+        return wire_time(at)
+    except OverflowError:
+        msg = "a time is between the years 1 and 9999 in UTC"
+        raise InvalidError(msg) from None
 
 
 def as_utc(text: str) -> str:
@@ -49,3 +65,13 @@ def parse_zoned_time(text: str) -> datetime | None:
         return datetime.fromisoformat(text.upper()).astimezone(UTC)
     except (ValueError, OverflowError):  # at the edge of time there is no other zone
         return None
+
+
+def told_time(text: str | None, what: str) -> datetime | None:
+    """As ``parse_zoned_time``; None of None. Raises InvalidError that says ``what`` is none."""
+    if text is None:
+        return None
+    at = parse_zoned_time(text)
+    if at is None:
+        raise InvalidError(f"{what} is a time as RFC 3339 has it, with its zone")
+    return at

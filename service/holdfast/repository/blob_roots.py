@@ -30,6 +30,5 @@ def as_digests(named: Iterable[str], kind: str) -> tuple[Digest, ...]:
     """The digests that a ``kind``'s record names. Raises CorruptError where one is none."""
     found = tuple(map(Digest, named))
     if not all(map(is_digest, found)):
-        msg = f"the record of a {kind} does not name a digest"
-        raise CorruptError(msg)
+        raise CorruptError(f"the record of a {kind} does not name a digest")
     return found

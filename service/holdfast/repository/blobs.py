@@ -350,8 +350,7 @@ def _groups(
 def _check_there(info: BlobInfo, *, named: bool) -> None:
     """Raises NotFoundError of what was deleted and is kept, unless it is asked for by what does."""
     if info.deleted and not named:
-        msg = "no such blob"
-        raise NotFoundError(msg)
+        raise NotFoundError("no such blob")
 
 
 async def _read_inline(store: BlobStore, info: BlobInfo, span: Span) -> Buffer:

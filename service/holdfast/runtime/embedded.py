@@ -18,15 +18,12 @@ import sysconfig
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Self
+from typing import Final, Self
 from urllib.parse import urlsplit
 
 from holdfast.domain.store_state import MIN_SERVER, version_text
 from holdfast.errors import ConflictError, InvalidError, UnavailableError
 from holdfast.runtime.child import dies_with_this_process
-
-if TYPE_CHECKING:
-    from types import TracebackType
 
 SERVER_VARIABLE: Final = "HOLDFAST_NATS_SERVER"
 START_SECONDS: Final = 30.0
@@ -136,14 +133,13 @@ class EmbeddedServer:
         port: int = 0,
         sync_interval: str = "always",
         extra_configuration: str = "",
-        start_seconds: float = START_SECONDS,
     ) -> Self:
         """Start a server on ``data_directory``, and return when it answers.
 
         Port 0 is any free one. ``extra_configuration`` goes to the end of the configuration file.
         Raises ConflictError when the directory is in use, InvalidError when there is no suitable
         nats-server or it refuses its configuration (a taken port, say), UnavailableError when it
-        is not ready in ``start_seconds``; both with what it last logged. Blocks.
+        is not ready in ``START_SECONDS``; both with what it last logged. Blocks.
         """
         program = find_nats_server()
         directory = data_directory.expanduser().absolute()
@@ -162,15 +158,13 @@ class EmbeddedServer:
                 ),
                 encoding="utf-8",
             )
-            return cls._spawn(program, configuration, log_file, lock, start_seconds)
+            return cls._spawn(program, configuration, log_file, lock)
         except BaseException:
             os.close(lock)
             raise
 
     @classmethod
-    def _spawn(
-        cls, program: Path, configuration: Path, log_file: Path, lock: int, start_seconds: float
-    ) -> Self:
+    def _spawn(cls, program: Path, configuration: Path, log_file: Path, lock: int) -> Self:
         for stale in configuration.parent.glob("*.ports"):
             stale.unlink()  # left by a server that was killed; its process id may come again
         with log_file.open("ab") as log:
@@ -185,7 +179,7 @@ class EmbeddedServer:
                 pass_fds=(lock,),
             )
         try:
-            url, monitor = _wait_ready(process, configuration.parent, log_file, start_seconds)
+            url, monitor = _wait_ready(process, configuration.parent, log_file)
         except BaseException as error:
             process.kill()
             process.wait()
@@ -228,12 +222,7 @@ class EmbeddedServer:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
 
@@ -259,13 +248,13 @@ def _lock_directory(directory: Path) -> int:
 
 
 def _wait_ready(
-    process: subprocess.Popen[bytes], directory: Path, log_file: Path, start_seconds: float
+    process: subprocess.Popen[bytes], directory: Path, log_file: Path
 ) -> tuple[str, str]:
     """The client and the monitoring URL, once the server is healthy.
 
     Raises InvalidError when it exits, UnavailableError when it takes too long.
     """
-    deadline = time.monotonic() + start_seconds
+    deadline = time.monotonic() + START_SECONDS
     ports: tuple[str, str] | None = None
     while time.monotonic() < deadline:
         if (status := process.poll()) is not None:
@@ -274,7 +263,7 @@ def _wait_ready(
         if ports and _is_healthy(ports[1]):
             return ports
         time.sleep(_POLL_SECONDS)
-    raise UnavailableError(f"nats-server was not ready in {start_seconds:g} s; {log_file}:")
+    raise UnavailableError(f"nats-server was not ready in {START_SECONDS:g} s; {log_file}:")
 
 
 def _read_ports(pid: int, directory: Path) -> tuple[str, str] | None:

@@ -6,10 +6,11 @@ import asyncio
 import random
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, override
+from typing import TYPE_CHECKING, Never, override
 
 import structlog
 
+from holdfast.deadline import first_to_end
 from holdfast.errors import HoldfastError
 from holdfast.runtime.logs import ErrorLog
 from holdfast.transport.observer import Observer
@@ -88,14 +89,7 @@ async def serve_until_stopped(
     worker.start()
     await worker.check_subscribed()
     log.info("worker_started", worker=worker.id)
-    running = [asyncio.create_task(_repeat(chore)) for chore in chores]
-    waits = [asyncio.create_task(event.wait()) for event in (stop, lost)]
-    try:
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in (*waits, *running):
-            task.cancel()
-        await asyncio.gather(*waits, *running, return_exceptions=True)
+    await first_to_end(stop.wait(), lost.wait(), *map(_repeat, chores))
     if lost.is_set():
         log.error("connection_closed", worker=worker.id)
         return 1
@@ -107,7 +101,7 @@ async def serve_until_stopped(
     return 0
 
 
-async def _repeat(chore: Chore) -> None:
+async def _repeat(chore: Chore) -> Never:
     """Do it again and again: a failure is logged and the next round tries anew."""
     wait = chore.seconds if chore.first_seconds is None else chore.first_seconds
     while True:

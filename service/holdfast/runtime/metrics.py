@@ -1,4 +1,4 @@
-"""Prometheus metrics over HTTP, where a port is configured."""
+"""Prometheus metrics over HTTP, where a port is configured; read when somebody asks."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    from prometheus_client import Metric
 
 
 @contextmanager
@@ -25,3 +28,16 @@ def serve_metrics(host: str, port: int | None) -> Iterator[CollectorRegistry]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def show(registry: CollectorRegistry, read: Callable[[], Iterator[Metric]]) -> None:
+    """Have ``registry`` show what ``read`` gives, each time that it is asked."""
+    registry.register(_Shown(read))
+
+
+class _Shown(Collector):
+    def __init__(self, read: Callable[[], Iterator[Metric]]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterator[Metric]:
+        return self._read()

@@ -115,8 +115,7 @@ async def stream_counts(
 async def _count(monitor_url: str, streams: Sequence[str]) -> list[StreamCount]:
     """Nothing of a server that does not answer: that is told elsewhere."""
     try:
-        async with asyncio.timeout(ASK_SECONDS):
-            found = await asyncio.to_thread(_jsz, monitor_url)
+        found = await _fetch(monitor_url, "jsz?accounts=1&streams=1", _Jsz)
     except (OSError, ValueError, HTTPException, msgspec.MsgspecError):
         return []
     details = [one for account in found.account_details for one in account.stream_detail]
@@ -150,8 +149,7 @@ def greeted(greeting: Mapping[str, Any]) -> ServerState:
 
 async def _ask(monitor_url: str) -> ServerState | Silent:
     try:
-        async with asyncio.timeout(ASK_SECONDS):
-            status = await asyncio.to_thread(_varz, monitor_url)
+        status = await _fetch(monitor_url, "varz", _Varz)
     except (OSError, ValueError, HTTPException, msgspec.MsgspecError) as error:
         reason = error.reason if isinstance(error, URLError) else error
         return Silent(monitor_url, str(reason) or "no answer in time")
@@ -179,15 +177,11 @@ def _cluster_size(jetstream: _JetStreamVarz) -> int | None:
     return 1 if jetstream.config is not None else None
 
 
-def _varz(monitor_url: str) -> _Varz:
-    return _fetch(monitor_url, "varz", _Varz)
+async def _fetch[T](monitor_url: str, what: str, form: type[T]) -> T:
+    async with asyncio.timeout(ASK_SECONDS):
+        return await asyncio.to_thread(_read, f"{monitor_url.rstrip('/')}/{what}", form)
 
 
-def _jsz(monitor_url: str) -> _Jsz:
-    return _fetch(monitor_url, "jsz?accounts=1&streams=1", _Jsz)
-
-
-def _fetch[T](monitor_url: str, what: str, form: type[T]) -> T:
-    url = f"{monitor_url.rstrip('/')}/{what}"
+def _read[T](url: str, form: type[T]) -> T:
     with urllib.request.urlopen(url, timeout=ASK_SECONDS) as answer:  # noqa: S310  (http only, by config)
         return msgspec.json.decode(answer.read(_MAX_ANSWER_BYTES), type=form)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
+from holdfast.deadline import first_to_end
 from holdfast.domain.limits import KIB
 from holdfast.domain.store_state import (
     MIN_SERVER,
@@ -127,17 +128,12 @@ async def check_stores[T](check: Callable[[], Awaitable[T]]) -> T:
 
 async def unless_stopped[T](work: Coroutine[Any, Any, T], stop: asyncio.Event) -> T:
     """The outcome of ``work``. Raises StoppedError when ``stop`` comes first."""
-    working = asyncio.create_task(work)
-    stopping = asyncio.create_task(stop.wait())
-    try:
-        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise StoppedError
-        return working.result()
-    finally:
-        working.cancel()
-        stopping.cancel()
-        await asyncio.gather(working, stopping, return_exceptions=True)
+
+    async def stopped() -> T:
+        await stop.wait()
+        raise StoppedError
+
+    return await first_to_end(work, stopped())
 
 
 async def check_layout(js: JetStream, streams: Sequence[str], layout: Layout) -> None:

@@ -14,7 +14,7 @@ from tests.runtime.test_start_refusals import config_of
 
 from holdfast.bootstrap.admin import init_store
 from holdfast.bootstrap.collector import assemble_collector
-from holdfast.bootstrap.names import assemble_names
+from holdfast.bootstrap.names import NameParts
 from holdfast.bootstrap.setup import Setup
 from holdfast.bootstrap.sources import SOURCES
 from holdfast.bootstrap.stores import open_stores
@@ -49,7 +49,7 @@ class Deployed:
             max_payload=MIB,
             grace=timedelta(seconds=-1),
         )
-        return assemble_collector(setup, self.stores, assemble_names(setup, self.stores))
+        return assemble_collector(setup, self.stores, NameParts(setup, self.stores))
 
     async def record(self) -> Deployment:
         """What is recorded of the deployment."""

@@ -17,7 +17,7 @@ from tests.handlers.snapshot_service import Shared, Site
 from tests.repository.names.pool import NamesWorker
 
 from holdfast.bootstrap.collector import assemble_collector
-from holdfast.bootstrap.names import assemble_names
+from holdfast.bootstrap.names import NameParts
 from holdfast.bootstrap.setup import Setup
 from holdfast.bootstrap.snapshots import opener_of
 from holdfast.bootstrap.stores import LOCAL
@@ -107,7 +107,7 @@ class Racing(Shared):
             max_payload=MIB,
             grace=self.grace,
         )
-        return assemble_collector(setup, self.stores, assemble_names(setup, self.stores))
+        return assemble_collector(setup, self.stores, NameParts(setup, self.stores))
 
     def names(self, worker: str) -> NamesWorker:
         """Those of one more worker."""

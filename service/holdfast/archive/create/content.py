@@ -55,7 +55,9 @@ def read_stored(
     return buffer[:end]
 
 
-def stored_blocks(reader: FileReader, size: int, segments: _Segments) -> Iterator[bytes]:
+def stored_blocks(
+    reader: FileReader, size: int, segments: _Segments
+) -> Iterator[bytes | bytearray]:
     """The same without padding, in blocks of at most READ_BYTES."""
     pieces: Sequence[tuple[int, int]] = ((0, size),)
     if segments is not None:
@@ -63,7 +65,9 @@ def stored_blocks(reader: FileReader, size: int, segments: _Segments) -> Iterato
         yield sparse_map(segments, size)
     for start, length in pieces:
         for offset in range(start, start + length, READ_BYTES):
-            yield reader.read(offset, min(READ_BYTES, start + length - offset))
+            block = bytearray(min(READ_BYTES, start + length - offset))
+            reader.read_into(memoryview(block), offset)
+            yield block
 
 
 def cut(stored: memoryview, data_size: int) -> Iterator[memoryview]:
@@ -74,7 +78,7 @@ def cut(stored: memoryview, data_size: int) -> Iterator[memoryview]:
         yield from _cut_chunks(stored, data_size)
 
 
-def cut_blocks(blocks: Iterator[bytes], data_size: int) -> Iterator[memoryview]:
+def cut_blocks(blocks: Iterator[bytes | bytearray], data_size: int) -> Iterator[memoryview]:
     """The same of the data in ``blocks``, which come without padding, if it is CHUNKED_BYTES."""
     chunker = _chunker()
     rest = b""

@@ -13,28 +13,35 @@ from typing import TYPE_CHECKING, Final
 
 from holdfast.archive.create.columns import columns_of, pages_of
 from holdfast.archive.create.content import check_chunker
-from holdfast.archive.create.frame_pool import FramePool
+from holdfast.archive.create.frame_pool import FileData, FramePool, RawFrame
 from holdfast.archive.create.links import Links
 from holdfast.archive.create.manifest_writer import ManifestWriter, NewPage
 from holdfast.archive.create.members import PageMember, PageMembers
 from holdfast.archive.create.parent import Parent
 from holdfast.archive.create.shelf import KnownFrames, Shelf
 from holdfast.archive.file_systems import RACY_NS
-from holdfast.archive.ports import Cancelled, Progress, ignore_progress, never_stop
+from holdfast.archive.ports import (
+    Cancelled,
+    EntrySource,
+    OnProgress,
+    PackStore,
+    Progress,
+    Scanned,
+    Stop,
+    ignore_progress,
+    never_stop,
+)
 from holdfast.archive.warnings import Warnings
 from holdfast.errors import ConflictError, ForbiddenError, InvalidError
 from holdfast.form.entries import MAX_TIME_NS
 from holdfast.form.fingerprint import NEVER_EQUAL, SeenColumns
-from holdfast.form.manifest import StatPage
+from holdfast.form.manifest import Page, StatPage
 from holdfast.form.terms import EntryWarning
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from holdfast.archive.create.frame_pool import FileData, RawFrame
-    from holdfast.archive.ports import EntrySource, OnProgress, PackStore, Scanned, Stop
     from holdfast.domain.digest import Digest
-    from holdfast.form.manifest import Page
 
 MAX_WALKS: Final = 8
 """Times that a directory exchanged meanwhile is archived anew."""
@@ -195,7 +202,7 @@ class _Archiver:
         else:
             places = self._parent.unchanged(columns, page)
         members = PageMembers(
-            list(map(PageMember, page, places)),
+            list(map(PageMember.placed, page, places)),
             self._source,
             self._links,
             self._add,

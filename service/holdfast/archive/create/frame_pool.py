@@ -15,6 +15,7 @@ import os
 import threading
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Self
 
 from holdfast.archive.create.content import cut, read_stored
@@ -42,42 +43,28 @@ MAX_POOL_FILE_BYTES: Final = 4 * MIB
 class RawFrame:
     """A frame to be hashed, with its bytes, which must not change."""
 
-    __slots__ = ("frame", "raw")
+    __slots__ = ("data_size", "frame", "raw")
 
     def __init__(self, raw: bytes | memoryview) -> None:
-        self.frame = Frame(len(raw))
         self.raw = raw
-
-    @property
-    def weight(self) -> int:
-        return self.frame.raw_size
+        self.data_size = len(raw)
+        self.frame = Frame(self.data_size)
 
 
+@dataclass(slots=True, eq=False)
 class FileData:
     """A file to be read, of at most MAX_POOL_FILE_BYTES of tar data, with what came of it.
 
     Afterwards ``frames`` hold its data, and ``settled`` is False if it changed since the walk.
     """
 
-    __slots__ = ("data_size", "frames", "is_closed", "reader", "segments", "settled", "size")
-
-    def __init__(
-        self,
-        reader: FileReader,
-        size: int,
-        segments: Sequence[tuple[int, int]] | None,
-        data_size: int,
-    ) -> None:
-        self.reader = reader
-        self.size = size
-        self.segments = segments
-        self.data_size = data_size
-        self.frames: list[Frame] = []
-        self.settled = self.is_closed = False
-
-    @property
-    def weight(self) -> int:
-        return self.data_size
+    reader: FileReader
+    size: int
+    segments: Sequence[tuple[int, int]] | None
+    data_size: int
+    frames: list[Frame] = field(default_factory=list)
+    settled: bool = False
+    is_closed: bool = False
 
 
 type _Mark = Callable[[], None]
@@ -125,7 +112,7 @@ class FramePool:
     def add(self, item: RawFrame | FileData) -> None:
         """Take a frame or a file."""
         self._segment.append(item)
-        self._segment_bytes += item.weight
+        self._segment_bytes += item.data_size
         self._segment_files += isinstance(item, FileData)
         if self._segment_bytes >= SEGMENT_BYTES or self._segment_files >= MAX_OPEN_FILES // 4:
             self._submit()

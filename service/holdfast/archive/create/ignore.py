@@ -35,15 +35,12 @@ class Excludes:
         ]
         self._unmatched = set(range(len(self._last_first)))
 
-    def matches(self, path: bytes, *, is_directory: bool) -> bool:
+    def leaves_out(self, path: bytes, is_directory: Callable[[], bool]) -> bool:
         """Whether the entry ``path`` is excluded; a directory with everything below it.
 
-        The directories that it is in are not: they were asked about before.
+        The directories that it is in are not: they were asked about before. ``is_directory`` is
+        asked only where that makes a difference.
         """
-        return self.leaves_out(path, lambda: is_directory)
-
-    def leaves_out(self, path: bytes, is_directory: Callable[[], bool]) -> bool:
-        """The same. ``is_directory`` is asked only where that makes a difference."""
         components = path.split(b"/")
         name = components[-1]
         for number, (is_named, pattern) in enumerate(self._last_first):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from holdfast.archive.create.shelf import Frame
+from holdfast.archive.create.shelf import Frame, Shelf
 from holdfast.errors import CorruptError, InternalError, InvalidError
 from holdfast.form.frames import compress_piece, new_page_compressor
 from holdfast.form.manifest import (
@@ -26,17 +26,15 @@ from holdfast.form.manifest import (
     page_of,
     pieces,
 )
-from holdfast.form.root import PageRow, join_root, page_row, root_of, split_root
+from holdfast.form.root import PageRow, Root, join_root, page_row, root_of, split_root
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from holdfast.archive.create.shelf import Shelf
     from holdfast.archive.ports import PackStore
     from holdfast.domain.digest import Digest
     from holdfast.form.entries import Entry
     from holdfast.form.frame_table import FrameRef
-    from holdfast.form.root import Root
 
 MAX_WAITING_PAGES: Final = 32
 
@@ -132,8 +130,7 @@ def _check(read: Callable[[], object]) -> None:
     try:
         read()
     except CorruptError as error:
-        msg = f"nobody could read this snapshot: {error.detail}"
-        raise InvalidError(msg) from error
+        raise InvalidError(f"nobody could read this snapshot: {error.detail}") from error
 
 
 def _is_placed(page: NewPage) -> bool:
@@ -144,8 +141,7 @@ def _is_placed(page: NewPage) -> bool:
 def _ref(frame: Frame | FrameRef) -> FrameRef:
     ref = frame.ref if isinstance(frame, Frame) else frame
     if ref is None:
-        msg = "a page was written before its packs"
-        raise InternalError(msg)
+        raise InternalError("a page was written before its packs")
     return ref
 
 

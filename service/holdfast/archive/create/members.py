@@ -8,6 +8,7 @@ for something that is not there.
 from __future__ import annotations
 
 from bisect import bisect_left
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from holdfast.archive.create.content import cut_blocks, stored_blocks
@@ -15,7 +16,7 @@ from holdfast.archive.create.frame_pool import MAX_POOL_FILE_BYTES, FileData, Ra
 from holdfast.archive.create.parent import data_frames, run_frame
 from holdfast.archive.troubles import changed
 from holdfast.errors import InternalError
-from holdfast.form.columns import MAX_PAGE_SEGMENTS
+from holdfast.form.columns import MAX_PAGE_SEGMENTS, Segments
 from holdfast.form.entries import Entry, stored_bytes
 from holdfast.form.layout import OWN_FRAME_BYTES, plan_run
 from holdfast.form.sparse import padding
@@ -27,11 +28,11 @@ if TYPE_CHECKING:
     from holdfast.archive.create.links import Links
     from holdfast.archive.create.shelf import Frame
     from holdfast.archive.ports import EntrySource, FileReader, Scanned, Warn
-    from holdfast.form.columns import Segments
     from holdfast.form.frame_table import FrameRef
     from holdfast.form.manifest import Page
 
 
+@dataclass(slots=True, eq=False)
 class PageMember:
     """One entry of the page.
 
@@ -40,32 +41,24 @@ class PageMember:
     members whose data lies there; ``file`` tells what became of another one's.
     """
 
-    __slots__ = (
-        "content",
-        "data_size",
-        "entry",
-        "file",
-        "header",
-        "header_size",
-        "index",
-        "page",
-        "scanned",
-        "settled",
-    )
+    scanned: Scanned
+    page: Page | None = None
+    index: int = 0
+    header_size: int = 0
+    data_size: int = 0
+    entry: Entry | None = None
+    header: bytes = b""
+    content: bytes = b""
+    file: FileData | None = None
+    settled: bool = True
 
-    def __init__(self, scanned: Scanned, place: tuple[Page, int] | None) -> None:
-        self.scanned = scanned
-        self.entry: Entry | None = None
-        self.header = b""
-        self.content = b""
-        self.file: FileData | None = None
-        self.settled = True
-        self.page: Page | None = None
-        self.index = self.header_size = self.data_size = 0
-        if place is not None:
-            self.page, self.index = page, index = place
-            self.header_size = page.header_sizes[index]
-            self.data_size = page.data_sizes[index]
+    @classmethod
+    def placed(cls, scanned: Scanned, place: tuple[Page, int] | None) -> PageMember:
+        """The member that is at ``place`` in the parent, unless that is None."""
+        if place is None:
+            return cls(scanned)
+        page, index = place
+        return cls(scanned, page, index, page.header_sizes[index], page.data_sizes[index])
 
     def known_entry(self) -> Entry:
         """The entry as it was described, or as the parent has it."""
@@ -84,8 +77,7 @@ class PageMember:
                 segments=page.segments.get(index),
             )
         if self.entry is None:
-            msg = "a member has neither a place nor a description"
-            raise InternalError(msg)
+            raise InternalError("a member has neither a place nor a description")
         return self.entry
 
 
@@ -120,9 +112,9 @@ class PageMembers:
                 if unchanged:
                     start += unchanged
                     continue
-            stop, raw_size = self._plan_run(start)
-            if stop > start and self._add_run(start, stop, raw_size):
-                start = stop
+            count, raw_size = plan_run(self._described(start))
+            if count and self._add_run(start, start + count, raw_size):
+                start += count
 
     def _take_over(self, start: int, streak: int) -> int:
         """Take the parent's run that begins with member ``start``, and return its length.
@@ -147,11 +139,6 @@ class PageMembers:
         if is_large:
             self.frames += data_frames(page, last)
         return count
-
-    def _plan_run(self, start: int) -> tuple[int, int]:
-        """Where the run that begins with member ``start`` ends, and how many tar bytes it has."""
-        count, raw_size = plan_run(self._described(start))
-        return start + count, raw_size
 
     def _described(self, start: int) -> Iterator[tuple[bytes, int, int]]:
         """Path and sizes of the members from ``start`` on; each is looked at when it is due.
@@ -226,7 +213,7 @@ class PageMembers:
             scanned = self.members[at].scanned
             resolved = self._links.resolve(scanned)
             if resolved is not scanned:
-                self.members[at] = PageMember(resolved, None)
+                self.members[at] = PageMember(resolved)
 
     def _add_run(self, start: int, stop: int, raw_size: int) -> bool:
         """Add the frames of a run, and of the large file that ends it; False: plan it again."""

@@ -13,8 +13,8 @@ from holdfast.archive.read.snapshot import ReaderLimits, SnapshotReader
 from holdfast.domain.limits import MIB
 from holdfast.errors import CorruptError
 from holdfast.form.entries import Kind, order_key
-from holdfast.form.fingerprint import NEVER_EQUAL
-from holdfast.form.manifest import decode_frames
+from holdfast.form.fingerprint import NEVER_EQUAL, SeenColumns
+from holdfast.form.manifest import Page, decode_frames
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,9 +22,7 @@ if TYPE_CHECKING:
     from holdfast.archive.create.shelf import KnownFrames
     from holdfast.archive.ports import PackStore, Scanned
     from holdfast.domain.digest import Digest
-    from holdfast.form.fingerprint import SeenColumns
     from holdfast.form.frame_table import FrameRef
-    from holdfast.form.manifest import Page
     from holdfast.form.root import PageRow
 
 PREFETCH_PAGES: Final = 32
@@ -135,6 +133,5 @@ def data_frames(page: Page, index: int) -> list[FrameRef]:
         frames.append(page.frame(number))
         number += 1
     if offset or page.frame_starts[number] != stop:
-        msg = "the parent snapshot was not cut as this version cuts"
-        raise CorruptError(msg)
+        raise CorruptError("the parent snapshot was not cut as this version cuts")
     return frames

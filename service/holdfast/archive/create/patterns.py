@@ -89,8 +89,7 @@ def parse_pattern(text: str | bytes) -> Pattern | None:
         raise InvalidError(msg) from None
     groups = _groups(tokens)
     if sum(map(len, groups)) > MAX_COMPONENTS:
-        msg = f"the pattern {shown(text)} has more than {MAX_COMPONENTS} components"
-        raise InvalidError(msg)
+        raise InvalidError(f"the pattern {shown(text)} has more than {MAX_COMPONENTS} components")
     if is_name:
         groups = ((_component(tokens),),)
     return Pattern(negated, directories_only, is_name, groups)
@@ -163,8 +162,7 @@ def _tokens(pattern: bytes) -> Iterator[bytes]:
 
 def _char(pattern: bytes, at: int) -> bytes:
     if at >= len(pattern):
-        msg = "it ends too early"
-        raise ValueError(msg)
+        raise ValueError("it ends too early")
     return pattern[at : at + 1]
 
 
@@ -203,8 +201,7 @@ def _literal(pattern: bytes, at: int) -> tuple[int, int]:
 
 def _class(name: bytes) -> frozenset[int]:
     if name not in _CLASSES:
-        msg = "there is no such class of characters"
-        raise ValueError(msg)
+        raise ValueError("there is no such class of characters")
     return _CLASSES[name]
 
 

@@ -12,20 +12,16 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from holdfast.archive.chain import open_quietly
+from holdfast.archive.chain import DirectoryChain, open_quietly
 from holdfast.archive.create.walk import clamped
 from holdfast.archive.ports import Described, FileReader, Scanned, Warn
-from holdfast.archive.troubles import changed, unreadable
+from holdfast.archive.troubles import Troubles, changed, unreadable
 from holdfast.domain.limits import KIB, MIB
 from holdfast.form.entries import MAX_XATTRS, MAX_XATTRS_BYTES, Kind
 from holdfast.form.sparse import MAX_SEGMENTS, to_blocks
 from holdfast.form.terms import EntryWarning
-
-if TYPE_CHECKING:
-    from holdfast.archive.chain import DirectoryChain
-    from holdfast.archive.troubles import Troubles
 
 MAX_MADE_UP_BYTES: Final = 64 * MIB
 """Of a file that does not have what it claims. It may never end."""
@@ -68,14 +64,8 @@ class TreeReader:
         except OSError as error:
             if scanned.path not in self._unlisted:
                 self._troubles.failed(scanned.path, error, warn)
-        except _TooManyXattrsError:
-            self._troubles.refused(scanned.path, "too many extended attributes", warn)
-        except _EndlessError:
-            self._troubles.refused(
-                scanned.path,
-                f"it claims {scanned.size} bytes, and has more than {MAX_MADE_UP_BYTES}",
-                warn,
-            )
+        except _UnfitError as error:
+            self._troubles.refused(scanned.path, str(error), warn)
         if scanned.kind is Kind.DIRECTORY:  # stays: there may be entries below it
             return Described(size=0, mtime_ns=scanned.mtime_ns, settled=False)
         return None
@@ -162,7 +152,8 @@ class TreeReader:
             pieces.append(piece)
             size += len(piece)
             if size > MAX_MADE_UP_BYTES:
-                raise _EndlessError
+                msg = f"it claims {scanned.size} bytes, and has more than {MAX_MADE_UP_BYTES}"
+                raise _UnfitError(msg)
         content = b"".join(pieces)
         if size > content_limit:  # it is opened next, and may say something else then
             self._made_up = scanned.path, content
@@ -188,11 +179,6 @@ class _OpenFile:
         self._scanned = scanned
         self._size = size
         self._is_short = False
-
-    def read(self, offset: int, length: int) -> bytes:
-        buffer = bytearray(length)
-        self.read_into(memoryview(buffer), offset)
-        return bytes(buffer)
 
     def read_into(self, buffer: memoryview, offset: int) -> None:
         have = 0
@@ -225,9 +211,6 @@ class _Content:
     def __init__(self, content: bytes) -> None:
         self._content = content
 
-    def read(self, offset: int, length: int) -> bytes:
-        return self._content[offset : offset + length]
-
     def read_into(self, buffer: memoryview, offset: int) -> None:
         buffer[:] = self._content[offset : offset + len(buffer)]
 
@@ -235,12 +218,8 @@ class _Content:
         return True
 
 
-class _TooManyXattrsError(Exception):
-    pass
-
-
-class _EndlessError(Exception):
-    pass
+class _UnfitError(Exception):
+    """An entry cannot be archived."""
 
 
 def _split(path: bytes) -> tuple[bytes, bytes]:
@@ -268,7 +247,7 @@ def _xattrs(file: int | bytes, *, follow_symlinks: bool = True) -> _Xattrs:
             raise
         found.append((os.fsencode(name), value))
     if len(found) > MAX_XATTRS or sum([len(n) + len(v) for n, v in found]) > MAX_XATTRS_BYTES:
-        raise _TooManyXattrsError
+        raise _UnfitError("too many extended attributes")
     return tuple(found)
 
 

@@ -7,6 +7,7 @@ looks for it later. Used by one thread, except for ``has``.
 from __future__ import annotations
 
 from array import array
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from holdfast.errors import InternalError
@@ -22,6 +23,7 @@ MAX_KNOWN_FRAMES: Final = 262_144
 """Remembered per archive, in some 40 MiB. Beyond that a repeated frame may be stored again."""
 
 
+@dataclass(slots=True, eq=False)
 class Frame:
     """A piece of the archive on its way into a pack.
 
@@ -29,13 +31,10 @@ class Frame:
     ``ref`` when its pack has been closed.
     """
 
-    __slots__ = ("digest", "raw_size", "ref", "stored")
-
-    def __init__(self, raw_size: int) -> None:
-        self.raw_size = raw_size
-        self.digest = b""
-        self.stored: bytes | None = None
-        self.ref: FrameRef | None = None
+    raw_size: int
+    digest: bytes = b""
+    stored: bytes | None = None
+    ref: FrameRef | None = None
 
 
 class KnownFrames:
@@ -140,8 +139,7 @@ class Shelf:
             same.append(frame)
             return
         if stored is None:
-            msg = "a frame that is not stored anywhere was not compressed"
-            raise InternalError(msg)
+            raise InternalError("a frame that is not stored anywhere was not compressed")
         self._put(self._packer.add(frame.digest, stored))
         self._open[frame.digest] = [frame]
         self.new_raw_bytes += frame.raw_size

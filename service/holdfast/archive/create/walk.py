@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from holdfast.archive.create.ignore import CACHE_TAG, is_cache
+from holdfast.archive.create.ignore import CACHE_TAG, Excludes, is_cache
 from holdfast.archive.directories import mount_points
 from holdfast.archive.file_systems import tells_of_changes
 from holdfast.archive.ports import Scanned, Warn
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
     from holdfast.archive.chain import DirectoryChain
-    from holdfast.archive.create.ignore import Excludes
 
 _FORMAT: Final = 0o170000  # the bits of a mode that stat.S_IFMT() gives
 _FILE: Final = Kind.FILE
@@ -88,9 +87,8 @@ class Walk:
         self._unlisted = set() if unlisted is None else unlisted
         self._warn = warn
         self._troubles = Troubles(options.unreadable)
+        self._options = options
         self._excludes = excludes
-        self._exclude_caches = options.exclude_caches
-        self._one_file_system = options.one_file_system
         self._device = 0
         self._silent: dict[int, bool] = {}
         self._mounts: frozenset[bytes] | None = None
@@ -144,7 +142,7 @@ class Walk:
                 return scanned
             is_silent = silent
             if status.st_dev != device:  # files may be mounted, too
-                if self._one_file_system:
+                if self._options.one_file_system:
                     self._warn(_skipped(path, "on another file system"))
                     continue
                 is_silent = self._is_silent(status.st_dev, fd, name)
@@ -170,7 +168,7 @@ class Walk:
 
     def _failed(self, path: bytes, error: OSError) -> None:
         """An entry cannot be looked at. It need not, if it is a mount point (a dead one, then)."""
-        if self._one_file_system:
+        if self._options.one_file_system:
             if self._mounts is None:
                 self._mounts = frozenset(mount_points(self._chain.root))
             if path in self._mounts:
@@ -207,7 +205,7 @@ class Walk:
     def _enter(self, directory: Scanned) -> list[bytes]:
         """The names in a directory that the walk has just come to, in order."""
         path = directory.path
-        if self._one_file_system and directory.device != self._device:
+        if self._options.one_file_system and directory.device != self._device:
             self._warn(_skipped(path, "its content is on another file system"))
             return []
         try:
@@ -217,13 +215,11 @@ class Walk:
             self._troubles.failed(path, error, self._warn)
             self._unlisted.add(path)
             return []
-        if self._exclude_caches and self._has_tag(names) and is_cache(fd):
+        # A pattern may have left the tag out of the names.
+        may_be_cache = self._excludes is not None or CACHE_TAG in names
+        if self._options.exclude_caches and may_be_cache and is_cache(fd):
             return [name for name in names if name == CACHE_TAG]
         return names
-
-    def _has_tag(self, names: list[bytes]) -> bool:
-        """Whether the directory of ``names`` may have the tag; a pattern may leave that out."""
-        return self._excludes is not None or CACHE_TAG in names
 
     def _list(self, directory: bytes, fd: int) -> list[bytes]:
         """The names in ``directory``, in order, but for those that patterns exclude."""

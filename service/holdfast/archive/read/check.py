@@ -11,7 +11,7 @@ from __future__ import annotations
 from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
-from holdfast.archive.ports import Cancelled
+from holdfast.archive.ports import Cancelled, Stop
 from holdfast.archive.read.verify import verify
 from holdfast.domain.limits import MIB
 from holdfast.errors import CorruptError
@@ -20,7 +20,6 @@ from holdfast.form.entries import Kind, order_key
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from holdfast.archive.ports import Stop
     from holdfast.archive.read.snapshot import SnapshotReader
     from holdfast.form.manifest import Page
 
@@ -43,8 +42,7 @@ def check_manifest(reader: SnapshotReader, stop: Stop) -> None:
             raise Cancelled
         reader.stat_page(number)
         if number and not above.issuperset(_ancestors(page.paths[0])):
-            msg = "an entry lies in something that is not a directory of the snapshot"
-            raise CorruptError(msg)
+            raise CorruptError("an entry lies in something that is not a directory of the snapshot")
         above = _open_directories(page)
         targets.update(_targets_before(page))
         if len(targets) >= MAX_LINKS_HELD:
@@ -86,5 +84,4 @@ def _check_targets(reader: SnapshotReader, targets: set[bytes], stop: Stop) -> N
         page = reader.page(number)
         kinds = dict(zip(page.paths, page.kinds, strict=True))
         if any(kinds.get(target) != Kind.FILE for target in of_page):
-            msg = "a hard link's target is not an earlier file"
-            raise CorruptError(msg)
+            raise CorruptError("a hard link's target is not an earlier file")

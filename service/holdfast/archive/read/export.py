@@ -13,7 +13,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
 from holdfast.archive.read.headers import check_headers
-from holdfast.form.frame_table import split_digests
+from holdfast.form.frame_table import FrameTable, split_digests
 from holdfast.form.frames import END_FRAME, END_OF_ARCHIVE
 from holdfast.form.packing import PACK_BYTES
 from holdfast.form.seek_table import (
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from holdfast.archive.read.snapshot import SnapshotReader
-    from holdfast.form.frame_table import FrameTable
     from holdfast.form.manifest import Page
 
 GATHERED_BYTES: Final = PACK_BYTES

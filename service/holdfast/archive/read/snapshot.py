@@ -21,14 +21,13 @@ from holdfast.form.columns import MAX_PAGE_BYTES
 from holdfast.form.entries import Entry, Kind, order_key
 from holdfast.form.frames import decompress_frame
 from holdfast.form.manifest import Page, StatPage, decode_frames, decode_page, decode_stat_page
-from holdfast.form.root import ANY_ROOT, join_root, root_pieces
+from holdfast.form.root import ANY_ROOT, RootLimits, join_root, root_pieces
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from holdfast.archive.ports import Pack, PackStore
     from holdfast.form.frame_table import FrameRef, FrameTable
-    from holdfast.form.root import RootLimits
 
 HOLE_PIECE_BYTES: Final = 256 * KIB
 """Holes of sparse files are given out in pieces of zeros of at most this size."""
@@ -139,8 +138,7 @@ class SnapshotReader:
         """The entry ``path``. Raises NotFoundError."""
         found = self.find(path)
         if found is None:
-            msg = f"the snapshot has no {path_text(path)!r}"
-            raise NotFoundError(msg)
+            raise NotFoundError(f"the snapshot has no {path_text(path)!r}")
         number, index = found
         return Located(page_no=number, index=index, entry=self.page(number).entry(index))
 
@@ -187,8 +185,7 @@ class SnapshotReader:
         page_no, index = self.content(page_no, index)
         page = self.page(page_no)
         if page.kinds[index] != Kind.FILE:
-            msg = f"{path_text(page.paths[index])!r} is not a file"
-            raise InvalidError(msg)
+            raise InvalidError(f"{path_text(page.paths[index])!r} is not a file")
         size = page.sizes[index]
         stop = size if stop is None else min(stop, size)
         return self._content(page, index, max(start, 0), stop)
@@ -214,8 +211,7 @@ class SnapshotReader:
         try:
             raw = decompress_frame(self.stored(ref), ref.raw_size)
         except CorruptError as error:
-            msg = f"{error.detail} (pack {ref.address}{_needed_by(path)})"
-            raise CorruptError(msg) from error
+            raise CorruptError(f"{error.detail} (pack {ref.address}{_needed_by(path)})") from error
         if hashlib.sha256(raw).digest() != ref.digest:
             msg = f"a frame in pack {ref.address}{_needed_by(path)} does not match its digest"
             raise CorruptError(msg)
@@ -320,8 +316,7 @@ class SnapshotReader:
             stored = self._fetched(self._store.get_latest, digest, "root")
         if isinstance(stored, bytes):
             return stored
-        msg = f"of the root {digest} of snapshot {self.digest} bytes were dropped"
-        raise CorruptError(msg)
+        raise CorruptError(f"of the root {digest} of snapshot {self.digest} bytes were dropped")
 
     def _fetch(self, digest: Digest, what: str) -> Pack:
         return self._fetched(self._store.get, digest, what)
@@ -330,8 +325,7 @@ class SnapshotReader:
         try:
             return get(digest)
         except NotFoundError as error:
-            msg = f"{what} {digest} of snapshot {self.digest} is missing"
-            raise CorruptError(msg) from error
+            raise CorruptError(f"{what} {digest} of snapshot {self.digest} is missing") from error
 
 
 def _cut(stored: Pack, offset: int, size: int) -> memoryview:

@@ -19,7 +19,7 @@ from holdfast.archive.ports import (
     never_stop,
 )
 from holdfast.archive.read.headers import check_headers, headers_in
-from holdfast.archive.read.snapshot import PREFETCH_PACKS
+from holdfast.archive.read.snapshot import PREFETCH_PACKS, SnapshotReader
 from holdfast.domain.digest import Digest
 from holdfast.domain.limits import MIB
 from holdfast.errors import CorruptError, NotFoundError
@@ -28,7 +28,6 @@ from holdfast.form.frame_table import split_digests
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from holdfast.archive.read.snapshot import SnapshotReader
     from holdfast.form.manifest import Page
 
 PHASE: Final = "verifying"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from holdfast.archive.chain import DirectoryChain
 from holdfast.archive.directories import failure_of
 from holdfast.archive.paths import path_text
-from holdfast.archive.ports import Cancelled
+from holdfast.archive.ports import Cancelled, Stop
 from holdfast.archive.restore.frames import PageFrames, needed_packs
 from holdfast.errors import CorruptError
 from holdfast.form.entries import Kind
@@ -23,10 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from concurrent.futures import Executor
 
-    from holdfast.archive.ports import Stop
-    from holdfast.archive.read.snapshot import SnapshotReader
-    from holdfast.archive.restore.metadata import Look, Metadata
-    from holdfast.archive.restore.place import Place
+    from holdfast.archive.restore.metadata import Look
+    from holdfast.archive.restore.place import Target
     from holdfast.form.manifest import Page
 
 _FILE_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -35,28 +33,20 @@ _DIRECTORY: Final = int(Kind.DIRECTORY)
 
 
 class FileWriter:
-    """Writes into the tree at ``root_fd``. Used by one thread; close it.
+    """Writes into the tree of ``target``. Used by one thread; close it.
 
     ``entries``, ``files`` and ``bytes`` count what has been written, ``data_bytes`` without holes;
     others may read them.
     """
 
-    def __init__(
-        self,
-        snapshot: SnapshotReader,
-        root_fd: int,
-        place: Place,
-        metadata: Metadata,
-        ahead: Executor,
-        stop: Stop,
-    ) -> None:
+    def __init__(self, target: Target, ahead: Executor, stop: Stop) -> None:
         """``ahead`` decompresses the frames of large files. ``stop`` is asked for each entry."""
-        self._snapshot = snapshot
-        self._place = place
-        self._metadata = metadata
+        self._snapshot = target.snapshot
+        self._place = target.place
+        self._metadata = target.metadata()
         self._ahead = ahead
         self._stop = stop
-        self._chain = DirectoryChain(root_fd, place.enter)
+        self._chain = DirectoryChain(target.fd, target.place.enter)
         self.entries = 0
         self.files = 0
         self.bytes = 0
@@ -123,8 +113,7 @@ class FileWriter:
             if place.temporary is not None:
                 place.settle(dir_fd, name)
         except FileExistsError as error:
-            msg = f"{path_text(path)!r} is in the snapshot twice"
-            raise CorruptError(msg) from error
+            raise CorruptError(f"{path_text(path)!r} is in the snapshot twice") from error
         except OSError as error:
             raise failure_of(error, f"restoring {path_text(path)!r}") from error
         self.files += 1

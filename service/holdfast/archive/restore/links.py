@@ -12,19 +12,15 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from holdfast.archive.chain import DirectoryChain
-from holdfast.archive.directories import failure_of
+from holdfast.archive.directories import failure_of, reported
 from holdfast.archive.paths import path_text
 from holdfast.form.entries import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from holdfast.archive.read.snapshot import SnapshotReader
     from holdfast.archive.restore.files import FileWriter
-    from holdfast.archive.restore.metadata import Metadata
-    from holdfast.archive.restore.place import Place
-    from holdfast.archive.select import Selection
-    from holdfast.archive.warnings import Warnings
+    from holdfast.archive.restore.place import Target
     from holdfast.form.manifest import Page
 
 MAX_KEPT_COPIES: Final = 65_536
@@ -37,27 +33,18 @@ class LinkMaker:
     """Makes hard links. Used by one thread; close it."""
 
     def __init__(
-        self,
-        snapshot: SnapshotReader,
-        root_fd: int,
-        place: Place,
-        selection: Selection,
-        writer: FileWriter,
-        warnings: Warnings,
-        check_copy: Callable[[int], None],
+        self, target: Target, writer: FileWriter, check_copy: Callable[[int], None]
     ) -> None:
         """``writer`` writes the file where its first name is not selected.
 
         ``check_copy`` raises TooLargeError where a copy of so many bytes would be too much.
         """
-        self._snapshot = snapshot
-        self._place = place
-        self._selection = selection
+        self._target = target
+        self._place = target.place
         self._writer = writer
-        self._warnings = warnings
         self._check_copy = check_copy
-        self._chain = DirectoryChain(root_fd, place.enter)
-        self._sources = DirectoryChain(root_fd)
+        self._chain = DirectoryChain(target.fd, target.place.enter)
+        self._sources = DirectoryChain(target.fd)
         self._copies: dict[bytes, bytes] = {}
 
     def make(self, page_no: int, page: Page, index: int) -> None:
@@ -66,11 +53,11 @@ class LinkMaker:
         Raises CorruptError, what ``check_copy`` and ``failure_of`` do.
         """
         path = page.paths[index]
-        first_page, first_index = self._snapshot.content(page_no, index)
+        first_page, first_index = self._target.snapshot.content(page_no, index)
         first = page.targets[index]
         # A copy goes first: where there is one of a selected file, that takes no more links.
         source = self._copies.get(first)
-        if source is None and self._selection.selects(first):
+        if source is None and self._target.selection.selects(first):
             source = first
         if source is not None:
             try:
@@ -79,10 +66,10 @@ class LinkMaker:
                 if error.errno not in _UNLINKABLE:
                     raise failure_of(error, f"linking {path_text(path)!r}") from error
                 detail = f"it is a file of its own: {error.strerror}"
-                self._warnings.add("link", path, detail)
+                self._target.warnings.add("link", path, detail)
             else:
                 return
-        page = self._snapshot.page(first_page)
+        page = self._target.snapshot.page(first_page)
         self._check_copy(page.data_sizes[first_index])
         self._writer.write_copy(page, first_index, path)
         if first in self._copies or len(self._copies) < MAX_KEPT_COPIES:
@@ -111,20 +98,13 @@ class LinkMaker:
 class Finisher:
     """Makes symlinks and finishes directories. Used by one thread; close it."""
 
-    def __init__(
-        self,
-        snapshot: SnapshotReader,
-        root_fd: int,
-        place: Place,
-        metadata: Metadata,
-        selection: Selection,
-    ) -> None:
-        """``root_fd`` stays the caller's."""
-        self._is_whole = selection.is_whole
-        self._snapshot = snapshot
-        self._place = place
-        self._metadata = metadata
-        self._chain = DirectoryChain(root_fd, place.enter, self._leave)
+    def __init__(self, target: Target) -> None:
+        """The descriptor of ``target`` stays the caller's."""
+        self._is_whole = target.selection.is_whole
+        self._snapshot = target.snapshot
+        self._place = target.place
+        self._metadata = target.metadata()
+        self._chain = DirectoryChain(target.fd, target.place.enter, self._leave)
         self._selected: list[tuple[bytes, int, int]] = []
 
     def page(self, page_no: int, page: Page, indices: Sequence[int]) -> None:
@@ -143,10 +123,8 @@ class Finisher:
 
     def finish(self) -> None:
         """Finish the directories that are still open, the root as the last."""
-        try:
+        with reported("restoring the metadata of directories"):
             self._chain.finish()
-        except OSError as error:
-            raise failure_of(error, "restoring the metadata of directories") from error
 
     def close(self) -> None:
         """Close the directories that are open. May be repeated."""
@@ -173,14 +151,13 @@ class Finisher:
 
     def _leave(self, path: bytes, fd: int) -> None:
         self._place.clear(fd, path)
+        self._place.close_up(fd, path)
         if self._selected and self._selected[-1][0] == path:
             _, page_no, index = self._selected.pop()
         else:
             # Only on the way to what is selected: in a live tree it stays as it is.
             found = self._snapshot.find(path) if self._place.has_made(path) else None
             if found is None:
-                self._place.close_up(fd, path)
                 return
             page_no, index = found
-        self._place.forget(path)
         self._metadata.finish_directory(fd, self._snapshot.page(page_no), index)

@@ -15,15 +15,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from holdfast.archive.paths import path_text
-from holdfast.archive.restore.options import (
-    SPECIAL_BITS,
-)
-from holdfast.archive.restore.owners import Owner, owner_of
+from holdfast.archive.restore.options import SPECIAL_BITS
+from holdfast.archive.restore.owners import Owner, Owners, Privileges, owner_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from holdfast.archive.restore.owners import Owners, Privileges
     from holdfast.archive.warnings import Warnings
     from holdfast.form.manifest import Page
 
@@ -143,9 +140,7 @@ class Metadata:
         os.utime(name, ns=(mtime_ns, mtime_ns), dir_fd=dir_fd, follow_symlinks=False)
 
     def _new_look(self, mode: int, uid: int, gid: int, path: bytes) -> Look:
-        owner = owner_of(self._owners, (uid, gid), self._user)
-        if owner.withheld:
-            self._owners_not_restored(path, "only root can give files away")
+        owner = self._owner(uid, gid, path)
         keeps = owner.keeps(self._privileges)
         ids = None if owner.ids == self._created else owner.ids
         if self._created is None:

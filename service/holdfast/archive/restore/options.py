@@ -6,7 +6,7 @@ import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from holdfast.archive.restore.owners import KEEP_OWNERS, Owners, Privileges
+from holdfast.archive.restore.owners import Owners, Privileges
 from holdfast.domain.limits import GIB, MAX_BLOB_BYTES
 from holdfast.errors import InvalidError, TooLargeError
 
@@ -94,7 +94,7 @@ class RestoreOptions:
     paths: tuple[str | bytes, ...] = ()
     delete: bool = False
     dry_run: bool = False
-    owners: Owners = KEEP_OWNERS
+    owners: Owners = "keep"
     privileges: Privileges = "owned"
     remove: tuple[str, ...] = ()
     limits: RestoreLimits = DEFAULT_LIMITS
@@ -104,8 +104,7 @@ class RestoreOptions:
 def check_options(mode: RestoreMode, paths: Sized, *, delete: bool) -> None:
     """Raises InvalidError for what does not go together."""
     if delete and mode != "merge":
-        msg = "delete goes with mode merge only"
-        raise InvalidError(msg)
+        raise InvalidError("delete goes with mode merge only")
     if paths and mode == "replace":
         msg = "replace would remove all that is not in paths: restore paths with mode merge"
         raise InvalidError(msg)

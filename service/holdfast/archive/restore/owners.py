@@ -15,23 +15,11 @@ from holdfast.form.entries import MAX_OWNER
 _PAIR: Final = re.compile(r"([0-9]{1,10}):([0-9]{1,10})")
 
 
-@dataclass(frozen=True, slots=True)
-class KeepOwners:
-    """The recorded ones. A user not root gets files of their own, with a warning."""
+Owners = Literal["keep", "current"] | tuple[int, int]
+"""``keep``: the recorded ones; a user not root gets files of their own, with a warning.
 
-
-@dataclass(frozen=True, slots=True)
-class CurrentOwner:
-    """The user who restores."""
-
-
-@dataclass(frozen=True, slots=True)
-class FixedOwner:
-    """This user and this group."""
-
-    uid: int
-    gid: int
-
+``current``: the user who restores. A pair: this user and this group.
+"""
 
 Privileges = Literal["never", "owned", "always"]
 """Where files keep privileges beyond those of their users.
@@ -41,21 +29,18 @@ them) and ``trusted.*``. ``owned``: where the owner is the recorded one, or has 
 one. ``always``: also where another one was asked for, but not where he could not be had.
 """
 
-KEEP_OWNERS: Final = KeepOwners()
-Owners = KeepOwners | CurrentOwner | FixedOwner
-
 
 def parse_owners(text: str) -> Owners:
     """The meaning of ``keep``, ``current`` or ``uid:gid`` (numbers). Raises InvalidError."""
     if text == "keep":
-        return KeepOwners()
+        return "keep"
     if text == "current":
-        return CurrentOwner()
+        return "current"
     pair = _PAIR.fullmatch(text)
     if pair is None or max(map(int, pair.groups())) > MAX_OWNER:
         msg = f"{text[:64]!r} is not an owner: keep, current, or two numbers such as 1000:1000"
         raise InvalidError(msg)
-    return FixedOwner(int(pair[1]), int(pair[2]))
+    return int(pair[1]), int(pair[2])
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +72,9 @@ def chosen_privileges(*, by_client: bool, asked: bool) -> Privileges:
 
 def owner_of(owners: Owners, recorded: tuple[int, int], user: tuple[int, int]) -> Owner:
     """The owner of an entry of ``recorded``, when ``user`` (effective uid and gid) restores it."""
-    match owners:
-        case CurrentOwner():
-            return Owner(None, trusted=recorded == user)
-        case FixedOwner(uid, gid):
-            return Owner((uid, gid), trusted=recorded == (uid, gid))
-        case KeepOwners():
-            is_possible = user[0] == 0 or recorded == user
-            return Owner(
-                recorded if is_possible else None, trusted=is_possible, withheld=not is_possible
-            )
+    if owners == "current":
+        return Owner(None, trusted=recorded == user)
+    if owners != "keep":
+        return Owner(owners, trusted=recorded == owners)
+    is_possible = user[0] == 0 or recorded == user
+    return Owner(recorded if is_possible else None, trusted=is_possible, withheld=not is_possible)

@@ -11,6 +11,7 @@ import os
 import re
 import stat
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from holdfast.archive.chain import DirectoryChain
@@ -20,7 +21,12 @@ from holdfast.errors import CorruptError
 from holdfast.form.entries import Kind, order_key
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from holdfast.archive.read.snapshot import SnapshotReader
+    from holdfast.archive.restore.metadata import Metadata
+    from holdfast.archive.select import Selection
+    from holdfast.archive.warnings import Warnings
 
 MAX_TRIES: Final = 8
 """Times that a directory is made again in a live tree that somebody else changes."""
@@ -79,9 +85,6 @@ class StagingPlace:
 
     def close_up(self, fd: int, path: bytes) -> None:
         """Nothing: what is ours has its mode when all is in it."""
-
-    def forget(self, path: bytes) -> None:
-        """Nothing: nobody's mode was changed."""
 
     def has_made(self, path: bytes) -> bool:
         """Whether the directory ``path`` is of this restore's making."""
@@ -166,10 +169,6 @@ class LivePlace:
         if mode is not None:
             os.fchmod(fd, mode)
 
-    def forget(self, path: bytes) -> None:
-        """The directory ``path`` gets another mode anyway."""
-        self._opened.pop(path, None)
-
     def close_all(self, root_fd: int) -> None:
         """The same for all that are still open, those inside of others first."""
         chain = DirectoryChain(root_fd)
@@ -219,7 +218,7 @@ class LivePlace:
         found = self._snapshot.find(path) if self._made else None
         if found is None:
             return False
-        number = self._number(*found)
+        number = _number_of(self._snapshot, *found)
         return bool(self._made[number >> 3] >> (number & 7) & 1)
 
     def _make(self, parent: int, name: bytes) -> bool:
@@ -244,11 +243,24 @@ class LivePlace:
             self._made = bytearray(self._snapshot.root.entries // 8 + 1)
         self._made[number >> 3] |= 1 << (number & 7)
 
-    def _number(self, page_no: int, index: int) -> int:
-        return sum(self._snapshot.root.entry_counts[:page_no]) + index
-
 
 Place = StagingPlace | LivePlace
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """What is restored, and where to: the directory ``fd``, ``place`` being what kind of one.
+
+    ``metadata`` makes what gives entries their metadata, one for each of so many ``threads``.
+    """
+
+    snapshot: SnapshotReader
+    selection: Selection
+    fd: int
+    place: Place
+    metadata: Callable[[], Metadata]
+    warnings: Warnings
+    threads: int
 
 
 def check_is_directory(snapshot: SnapshotReader, path: bytes) -> int:
@@ -256,7 +268,11 @@ def check_is_directory(snapshot: SnapshotReader, path: bytes) -> int:
     found = snapshot.find(path)
     if found is None or snapshot.page(found[0]).kinds[found[1]] != Kind.DIRECTORY:
         raise _no_directory(path)
-    return sum(snapshot.root.entry_counts[: found[0]]) + found[1]
+    return _number_of(snapshot, *found)
+
+
+def _number_of(snapshot: SnapshotReader, page_no: int, index: int) -> int:
+    return sum(snapshot.root.entry_counts[:page_no]) + index
 
 
 def _began_ms(name: bytes) -> int | None:

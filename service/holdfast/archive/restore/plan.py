@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Final
 
 from holdfast.archive.chain import DirectoryChain
 from holdfast.archive.directories import reported
-from holdfast.archive.ports import Cancelled
+from holdfast.archive.ports import Cancelled, Stop
 from holdfast.archive.restore.extra import count_entries, extra_entries
 from holdfast.archive.restore.mounts import Mounts
-from holdfast.archive.restore.options import MAX_PLANNED, Restored
+from holdfast.archive.restore.options import MAX_PLANNED, Restored, RestoreOptions
 from holdfast.archive.select import Selection
 from holdfast.form.entries import Kind, order_key
 from holdfast.form.terms import ChangeKind, EntryChange
@@ -19,9 +19,7 @@ from holdfast.form.terms import ChangeKind, EntryChange
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from holdfast.archive.ports import Stop
     from holdfast.archive.read.snapshot import SnapshotReader
-    from holdfast.archive.restore.options import RestoreOptions
     from holdfast.form.manifest import Page
 
 _TYPE_BITS: Final = {

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -25,26 +25,30 @@ from holdfast.archive.directories import (
     reported,
     sync_filesystem,
 )
-from holdfast.archive.ports import Cancelled, Progress, ignore_progress, never_stop
+from holdfast.archive.ports import (
+    Cancelled,
+    OnProgress,
+    Progress,
+    Stop,
+    ignore_progress,
+    never_stop,
+)
 from holdfast.archive.restore.extra import remove_extra
 from holdfast.archive.restore.metadata import Metadata, current_umask
 from holdfast.archive.restore.mounts import Mounts
-from holdfast.archive.restore.options import Restored, check_options
-from holdfast.archive.restore.place import LivePlace, StagingPlace
+from holdfast.archive.restore.options import Restored, RestoreOptions, check_options
+from holdfast.archive.restore.place import LivePlace, Place, StagingPlace, Target
 from holdfast.archive.restore.plan import Planner
-from holdfast.archive.restore.tree import Target, TreeRestore
+from holdfast.archive.restore.tree import TreeRestore
 from holdfast.archive.select import Selection
 from holdfast.archive.staging import make_staging, staging_name
 from holdfast.archive.warnings import Warnings
 from holdfast.errors import ConflictError, HoldfastError, InvalidError, NotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
-    from holdfast.archive.ports import OnProgress, Stop
     from holdfast.archive.read.snapshot import SnapshotReader
-    from holdfast.archive.restore.options import RestoreOptions
 
 BeforeExchange = Callable[[], None]
 log = logging.getLogger(__name__)
@@ -105,8 +109,7 @@ class _Restore:
         self._counts = (0, 0, 0)
         check_options(options.mode, options.paths, delete=options.delete)
         if self._name in (b"", b".", b".."):
-            msg = "the target has no name: nothing can be prepared beside it"
-            raise InvalidError(msg)
+            raise InvalidError("the target has no name: nothing can be prepared beside it")
 
     def run(self) -> Restored:
         pages = self._chosen_pages()
@@ -179,8 +182,7 @@ class _Restore:
                 msg = "the target exists: restore with mode replace or merge, or to another app"
                 raise ConflictError(msg)
             if not stat.S_ISDIR(status.st_mode):
-                msg = "the target is not a directory; a symlink is not followed"
-                raise InvalidError(msg)
+                raise InvalidError("the target is not a directory; a symlink is not followed")
             return open_directory(self._name, parent)
         except FileNotFoundError:
             return None
@@ -231,8 +233,7 @@ class _Restore:
             else:
                 rename_new(parent, self._staging, self._name)
         except FileExistsError as error:
-            msg = "somebody else has made the target meanwhile"
-            raise ConflictError(msg) from error
+            raise ConflictError("somebody else has made the target meanwhile") from error
         except FileNotFoundError as error:
             msg = "the restore was given up and cleared away, or its target was, meanwhile"
             raise ConflictError(msg) from error
@@ -262,9 +263,7 @@ class _Restore:
             sync_filesystem(live)
         return self._result(extra + place.removed)
 
-    def _tree(
-        self, fd: int, place: StagingPlace | LivePlace, created: tuple[int, int] | None
-    ) -> TreeRestore:
+    def _tree(self, fd: int, place: Place, created: tuple[int, int] | None) -> TreeRestore:
         user = (os.geteuid(), os.getegid())
         umask = current_umask()
 
@@ -279,6 +278,8 @@ class _Restore:
             )
 
         target = Target(
+            snapshot=self._snapshot,
+            selection=self._selection,
             fd=fd,
             place=place,
             metadata=metadata,
@@ -286,14 +287,7 @@ class _Restore:
             # In a live tree directories may have to make room for files: one after the other.
             threads=1 if created is None else max(self._options.threads, 1),
         )
-        return TreeRestore(
-            self._snapshot,
-            self._selection,
-            target,
-            self._options.limits,
-            self._progress,
-            self._stop,
-        )
+        return TreeRestore(target, self._options.limits, self._progress, self._stop)
 
     def _clear_away(self, parent: int) -> int:
         """Remove what is under the staging name: how many entries. A failure is a warning."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from queue import Empty, Full, Queue
 from typing import TYPE_CHECKING, Final
 
-from holdfast.archive.ports import Cancelled, Progress
+from holdfast.archive.ports import Cancelled, OnProgress, Progress, Stop
 from holdfast.archive.restore.files import FileWriter
 from holdfast.archive.restore.frames import needed_packs
 from holdfast.archive.restore.links import Finisher, LinkMaker
@@ -22,13 +22,8 @@ from holdfast.form.entries import Kind
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from holdfast.archive.ports import OnProgress, Stop
-    from holdfast.archive.read.snapshot import SnapshotReader
-    from holdfast.archive.restore.metadata import Metadata
     from holdfast.archive.restore.options import RestoreLimits
-    from holdfast.archive.restore.place import Place
-    from holdfast.archive.select import Selection
-    from holdfast.archive.warnings import Warnings
+    from holdfast.archive.restore.place import Target
     from holdfast.form.manifest import Page
 
 ANNOUNCED_AHEAD: Final = 4
@@ -36,20 +31,6 @@ ANNOUNCED_AHEAD: Final = 4
 
 WAIT_SECONDS: Final = 0.2
 """Seconds between reports of progress and asking ``stop`` while all threads are busy."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
-    """Where to: the directory ``fd``, ``place`` being what kind of one.
-
-    ``metadata`` makes what gives entries their metadata, one for each thread.
-    """
-
-    fd: int
-    place: Place
-    metadata: Callable[[], Metadata]
-    warnings: Warnings
-    threads: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,20 +41,13 @@ class _Job:
 
 
 class TreeRestore:
-    """One restore of what ``selection`` selects of ``snapshot`` into ``target``. Used once."""
+    """One restore into ``target``. Used once."""
 
     def __init__(
-        self,
-        snapshot: SnapshotReader,
-        selection: Selection,
-        target: Target,
-        limits: RestoreLimits,
-        progress: OnProgress,
-        stop: Stop,
+        self, target: Target, limits: RestoreLimits, progress: OnProgress, stop: Stop
     ) -> None:
         """``progress`` and ``stop`` are called by the thread that runs it."""
-        self._snapshot = snapshot
-        self._selection = selection
+        self._snapshot = target.snapshot
         self._target = target
         self._limits = limits
         self._progress = progress
@@ -100,7 +74,10 @@ class TreeRestore:
         Raises Cancelled, CorruptError, TooLargeError, what ``failure_of`` and the store do.
         """
         with ThreadPoolExecutor(self._target.threads, "restore-ahead") as ahead:
-            self._writers = [self._writer(ahead) for _ in range(self._target.threads)]
+            self._writers = [
+                FileWriter(self._target, ahead, self._halt.is_set)
+                for _ in range(self._target.threads)
+            ]
             try:
                 linked = self._write_files(pages)
                 self._make_links(linked)
@@ -110,12 +87,6 @@ class TreeRestore:
                     writer.close()
         finish_extra()
         self._finish(pages)
-
-    def _writer(self, ahead: ThreadPoolExecutor) -> FileWriter:
-        target = self._target
-        return FileWriter(
-            self._snapshot, target.fd, target.place, target.metadata(), ahead, self._halt.is_set
-        )
 
     def _write_files(self, pages: Sequence[int]) -> list[int]:
         """Directories and files; the numbers of the pages that have hard links."""
@@ -150,7 +121,7 @@ class TreeRestore:
     def _job(self, number: int) -> _Job:
         page = self._snapshot.page(number)
         self._limits.check_page(page)
-        return _Job(number, page, self._selection.indices(page.paths))
+        return _Job(number, page, self._target.selection.indices(page.paths))
 
     def _hand_over(self, job: _Job | None) -> None:
         while True:
@@ -184,16 +155,7 @@ class TreeRestore:
             self._halt.set()
 
     def _make_links(self, pages: Iterable[int]) -> None:
-        target = self._target
-        maker = LinkMaker(
-            self._snapshot,
-            target.fd,
-            target.place,
-            self._selection,
-            self._writers[0],
-            target.warnings,
-            self._check_copy,
-        )
+        maker = LinkMaker(self._target, self._writers[0], self._check_copy)
         try:
             for number in pages:
                 self._tell()
@@ -212,31 +174,23 @@ class TreeRestore:
         self._limits.check_expansion(total_bytes, self._snapshot.root.stored_bytes)
 
     def _finish(self, pages: Iterable[int]) -> None:
-        target = self._target
-        finisher = Finisher(
-            self._snapshot, target.fd, target.place, target.metadata(), self._selection
-        )
+        finisher = Finisher(self._target)
         try:
             for number in pages:
-                self._tell_finishing()
+                self._tell("finish")
                 job = self._job(number)
                 finisher.page(number, job.page, job.indices)
             finisher.finish()
         finally:
             finisher.close()
 
-    def _tell(self) -> None:
+    def _tell(self, phase: str = "restore") -> None:
         """Progress, unless it is over: by a failure, or because the caller says so."""
         if self._failures:
             raise self._failures[0]
         if self._asked_to_stop():
             raise Cancelled
-        self._progress(self._state("restore"))
-
-    def _tell_finishing(self) -> None:
-        if self._asked_to_stop():
-            raise Cancelled
-        self._progress(self._state("finish"))
+        self._progress(self._state(phase))
 
     def _state(self, phase: str) -> Progress:
         entries, _, size_bytes = self.counts

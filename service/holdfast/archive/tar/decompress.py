@@ -13,7 +13,7 @@ import io
 import lzma
 import zlib
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final, Protocol, cast
+from typing import IO, TYPE_CHECKING, Final, Protocol, cast
 
 import zstandard
 
@@ -22,7 +22,6 @@ from holdfast.errors import InvalidError, TooLargeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from typing import IO
 
 PIECE_BYTES: Final = 1 * MIB
 READ_BYTES: Final = 256 * 1024

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from holdfast.archive.paths import parent_of, parse_path, path_text
-from holdfast.archive.ports import Cancelled
+from holdfast.archive.ports import Cancelled, Stop
 from holdfast.archive.tar.members import DIRECTORY, FILE, LINK, SYMLINK, Member
 from holdfast.errors import InvalidError, TooLargeError
 from holdfast.form.entries import (
@@ -28,7 +28,6 @@ from holdfast.form.entries import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from holdfast.archive.ports import Stop
 
 _DEFAULT_MODE: Final = 0o755
 _ROOT: Final = Member(name=b"", type=DIRECTORY, mode=_DEFAULT_MODE, uid=0, gid=0, mtime_ns=0)
@@ -82,8 +81,7 @@ class TarIndex:
         else:
             member = _checked(path, member)
         if not path and member.type != DIRECTORY:
-            msg = "the tar's '.' is not a directory"
-            raise InvalidError(msg)
+            raise InvalidError("the tar's '.' is not a directory")
         self._put(path, member)
 
     def _put(self, path: bytes, member: Member) -> None:

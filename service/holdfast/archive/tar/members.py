@@ -105,8 +105,7 @@ class TarFile:
         while length > 0:
             piece = os.pread(self._descriptor, length, position)
             if not piece:
-                msg = "the unpacked tar is shorter than it was"
-                raise InvalidError(msg)
+                raise InvalidError("the unpacked tar is shorter than it was")
             pieces.append(piece)
             position += len(piece)
             length -= len(piece)
@@ -129,8 +128,7 @@ class TarFile:
         while position < self.size:
             length = min(MIB, self.size - position)
             if self.read(position, length).count(0) != length:
-                msg = "data follows the tar's end-of-archive marker; it would be lost"
-                raise InvalidError(msg)
+                raise InvalidError("data follows the tar's end-of-archive marker; it would be lost")
             position += length
 
 
@@ -166,13 +164,11 @@ def _next_member(
             msg = f"this is not a tar: it has {tar.size} bytes, and a tar at least {BLOCK_BYTES}"
             raise InvalidError(msg)
         if position == tar.size:
-            msg = "the tar has no end-of-archive marker: it is truncated"
-            raise InvalidError(msg)
+            raise InvalidError("the tar has no end-of-archive marker: it is truncated")
         block = tar.read(position, BLOCK_BYTES)
         if block == _ZERO_BLOCK:
             if extended.name or extended.target or extended.records != defaults:
-                msg = "the tar ends after an extended header"
-                raise InvalidError(msg)
+                raise InvalidError("the tar ends after an extended header")
             return None
         header = _header(block, position)
         position += BLOCK_BYTES
@@ -184,15 +180,13 @@ def _next_member(
 def _header(block: bytes, position: int) -> _Header:
     if not _is_header(block):
         what = "not a tar" if position == 0 else f"damaged: no header at byte {position}"
-        msg = f"this is {what} (wrong checksum)"
-        raise InvalidError(msg)
+        raise InvalidError(f"this is {what} (wrong checksum)")
     name = _text(block[:100])
     if block[257:263] == b"ustar\0" and (prefix := _text(block[345:500])):
         name = prefix + b"/" + name
     size = _number(block[124:136])
     if not 0 <= size <= MAX_FILE_BYTES:
-        msg = f"the tar member at byte {position} has the impossible size {size}"
-        raise InvalidError(msg)
+        raise InvalidError(f"the tar member at byte {position} has the impossible size {size}")
     return _Header(
         block=block, name=name, type=block[156:157], size=size, target=_text(block[157:257])
     )
@@ -233,8 +227,7 @@ def _number(value: bytes) -> int:
         return int(digits, 8)
     match = _OCTAL.fullmatch(value)
     if match is None:
-        msg = "a number in a tar header is not octal"
-        raise InvalidError(msg)
+        raise InvalidError("a number in a tar header is not octal")
     return int(match[1] or b"0", 8)
 
 
@@ -277,12 +270,10 @@ def _records(body: bytes) -> Iterator[tuple[bytes, bytes]]:
         match = _RECORD_LENGTH.match(body, at)
         end = at + int(match[1]) if match else 0
         if match is None or not match.end() < end <= len(body) or body[end - 1] != ord("\n"):
-            msg = "a PAX header of the tar is damaged"
-            raise InvalidError(msg)
+            raise InvalidError("a PAX header of the tar is damaged")
         key, equals, value = body[match.end() : end - 1].partition(b"=")
         if not equals or not key:
-            msg = "a PAX header of the tar is damaged: a record without '='"
-            raise InvalidError(msg)
+            raise InvalidError("a PAX header of the tar is damaged: a record without '='")
         yield key, value
         at = end
 
@@ -293,16 +284,14 @@ def _member(
     records = extended.records
     kind = _TYPES.get(header.type)
     if kind is None:
-        msg = f"the tar has a member of type {header.type!r}, which is not supported"
-        raise InvalidError(msg)
+        raise InvalidError(f"the tar has a member of type {header.type!r}, which is not supported")
     stored = _decimal(records, b"size", header.size) if header.type in _WITH_DATA else 0
     sparse: Sparse | None = None
     if header.type == _GNU_SPARSE:
         sparse, position = gnu_sparse(header.block, tar.read, position)
     end = position + stored + padding(stored)
     if end > tar.size:
-        msg = f"the tar is truncated: it ends at byte {tar.size}, within a member"
-        raise InvalidError(msg)
+        raise InvalidError(f"the tar is truncated: it ends at byte {tar.size}, within a member")
     if kind == FILE:
         sparse = sparse or pax_sparse(records, extended.pairs, tar.read, position, stored)
     name = records.get(b"GNU.sparse.name") or records.get(b"path") or extended.name or header.name
@@ -310,8 +299,7 @@ def _member(
         kind = DIRECTORY  # as V7 wrote them
     plain = stored if kind == FILE else 0
     if sparse is not None and sparse.map_bytes + sparse.data_bytes > stored:
-        msg = "the map of a sparse tar member tells of more data than there is"
-        raise InvalidError(msg)
+        raise InvalidError("the map of a sparse tar member tells of more data than there is")
     xattrs, lost = attributes(records)
     member = Member(
         name=name,
@@ -345,8 +333,7 @@ def _owner(records: dict[bytes, bytes], key: bytes, field_: bytes) -> int:
     if owner < 0:
         owner = _number(field_)
     if not 0 <= owner <= MAX_OWNER:
-        msg = f"a tar member has the impossible {key.decode()} {owner}"
-        raise InvalidError(msg)
+        raise InvalidError(f"a tar member has the impossible {key.decode()} {owner}")
     return owner
 
 
@@ -356,8 +343,7 @@ def _mtime_ns(records: dict[bytes, bytes], field_: bytes) -> int:
         return _bounded(_number(field_) * _NS)
     match = _TIME.fullmatch(value)
     if match is None:
-        msg = "a PAX header of the tar has an impossible mtime"
-        raise InvalidError(msg)
+        raise InvalidError("a PAX header of the tar has an impossible mtime")
     sign, seconds, fraction = match[1], match[2], (match[3] or b"")[:9]
     nanoseconds = int(seconds) * _NS + int(fraction.ljust(9, b"0"))
     return _bounded(-nanoseconds if sign else nanoseconds)

@@ -13,7 +13,7 @@ import tempfile
 from bisect import bisect_right
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from holdfast.archive.ports import (
     Cancelled,
@@ -38,7 +38,6 @@ from holdfast.form.terms import EntryWarning
 
 if TYPE_CHECKING:
     from collections.abc import Generator
-    from typing import BinaryIO
 
 PHASE: Final = "unpacking"
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -150,11 +149,6 @@ class _MemberReader:
         self._ends = [offset + length for offset, length in self._segments]
         lengths = [length for _, length in self._segments]
         self._positions = list(accumulate(lengths, initial=member.position))
-
-    def read(self, offset: int, length: int) -> bytes:
-        buffer = bytearray(length)
-        self.read_into(memoryview(buffer), offset)
-        return bytes(buffer)
 
     def read_into(self, buffer: memoryview, offset: int) -> None:
         stop = offset + len(buffer)

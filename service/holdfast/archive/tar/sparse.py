@@ -8,17 +8,14 @@ the last one, is refused: tools disagree about where the data of the next one be
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import batched
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from holdfast.errors import InvalidError, TooLargeError
 from holdfast.form.entries import MAX_FILE_BYTES
 from holdfast.form.sparse import BLOCK_BYTES, MAX_SEGMENTS, are_segments
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
 
 ReadAt = Callable[[int, int], bytes]
 """Exactly ``length`` bytes at ``position``, or InvalidError."""
@@ -100,8 +97,7 @@ def pax_sparse(
         numbers, map_bytes = _leading_map(read, position, stored)
         return Sparse(size=size, segments=_paired(numbers, size), map_bytes=map_bytes)
     if b"GNU.sparse.major" in records:
-        msg = "a sparse tar member has a version that is not supported"
-        raise InvalidError(msg)
+        raise InvalidError("a sparse tar member has a version that is not supported")
     if b"GNU.sparse.map" in records:
         values: Sequence[bytes] = records[b"GNU.sparse.map"].split(b",")
     elif pairs:
@@ -159,8 +155,7 @@ def _number(text: bytes) -> int:
 
 def _check_count(count: int) -> None:
     if count > MAX_SEGMENTS + 1:  # one only tells where the file ends
-        msg = f"a sparse tar member has more than {MAX_SEGMENTS} segments"
-        raise TooLargeError(msg)
+        raise TooLargeError(f"a sparse tar member has more than {MAX_SEGMENTS} segments")
 
 
 def _damaged() -> InvalidError:

@@ -7,6 +7,7 @@ repository's ``tests/bench`` compares with other clients and backup tools.
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
@@ -14,7 +15,7 @@ from cyclopts import App, Parameter
 from rich.console import Console
 
 from holdfast.cli.bench.blobs import OTHER_PROMISES, SPEEDS, BlobRun, run_blob_bench
-from holdfast.cli.bench.report import judge, write_report
+from holdfast.cli.bench.report import Promise, Report, Sync, judge, write_report
 from holdfast.cli.bench.snapshots import PROMISES, SnapshotRun, run_snapshot_bench
 from holdfast.cli.bench.states import PROMISES as STATE_PROMISES
 from holdfast.cli.bench.states import StateRun, run_state_bench
@@ -23,11 +24,31 @@ from holdfast.domain.limits import MIB
 from holdfast.errors import InvalidError
 
 if TYPE_CHECKING:
-    from holdfast.cli.bench.report import Sync
+    from collections.abc import Awaitable, Callable, Iterable
+
+    type Bench = Callable[[Callable[[str], None]], Awaitable[Report]]
 
 app = App(name="bench", help="Measure this installation.", help_format="plaintext")
 
 SyncChoice = Literal["default", "always", "both"]
+SyncFlag = Annotated[
+    SyncChoice,
+    Parameter(
+        name="--sync",
+        help="How the server syncs: as it comes (every two minutes), always, or both in turn.",
+    ),
+]
+Workers = Annotated[int, Parameter(help="Workers in the pool.")]
+Directory = Annotated[
+    Path | None,
+    Parameter(help="Where to keep the run's files; the system's place for temporary files."),
+]
+AllFigures = Annotated[
+    bool,
+    Parameter(
+        name="--json", help="All figures as one JSON object, instead of tables.", negative=""
+    ),
+]
 SYNCS: Final[dict[SyncChoice, tuple[Sync, ...]]] = {
     "default": ("default",),
     "always": ("always",),
@@ -42,15 +63,15 @@ async def blob(
     *,
     size: str = "256MiB",
     rounds: int = 5,
-    sync: SyncChoice = "default",
+    sync: SyncFlag = "default",
     requests: int = 2000,
     blobs: int = 10_000,
     memory: Annotated[bool, Parameter(negative="")] = False,
     memory_size: str = "1GiB",
     client_size: str = "4GiB",
-    workers: int = 2,
-    directory: Path | None = None,
-    json: Annotated[bool, Parameter(negative="")] = False,
+    workers: Workers = 2,
+    directory: Directory = None,
+    json: AllFigures = False,
 ) -> None:
     """Put and get blobs through workers, beside nats-py and bare requests on the same nats-server.
 
@@ -63,8 +84,6 @@ async def blob(
         Size of the large blob.
     rounds
         Puts and gets of it by each client; 0 leaves them out.
-    sync
-        How the server syncs: as it comes (every two minutes), always, or both in turn.
     requests
         Small requests of each kind; 0 leaves them out.
     blobs
@@ -75,12 +94,6 @@ async def blob(
         What each of 8 clients streams through one worker.
     client_size
         What the one client streams whose memory is measured.
-    workers
-        Workers in the pool.
-    directory
-        Where to keep the run's files; the system's place for temporary files.
-    json
-        All figures as one JSON object, instead of tables.
     """
     run = BlobRun(
         syncs=SYNCS[sync],
@@ -93,9 +106,7 @@ async def blob(
         client_size=parse_size(client_size) if memory else 0,
         directory=directory,
     )
-    with status_line("starting") as say:
-        report = await run_blob_bench(run, say)
-    write_report(Console(), report, judge(report, (*SPEEDS, *OTHER_PROMISES)), json=json)
+    await _tell(partial(run_blob_bench, run), (*SPEEDS, *OTHER_PROMISES), json=json)
 
 
 @app.command
@@ -104,9 +115,9 @@ async def snapshot(
     /,
     *,
     rounds: int = 3,
-    sync: SyncChoice = "default",
-    directory: Path | None = None,
-    json: Annotated[bool, Parameter(negative="")] = False,
+    sync: SyncFlag = "default",
+    directory: Directory = None,
+    json: AllFigures = False,
 ) -> None:
     """Take, restore and export snapshots of a tree, beside tar and zstd where they are installed.
 
@@ -119,12 +130,6 @@ async def snapshot(
         The directory to take snapshots of. It is read once and never changed.
     rounds
         How often everything is done, in a fresh store each time; 0 leaves it out.
-    sync
-        How the server syncs: as it comes (every two minutes), always, or both in turn.
-    directory
-        Where to keep the run's files; the system's place for temporary files.
-    json
-        All figures as one JSON object, instead of tables.
     """
     run = SnapshotRun(
         source=path,
@@ -132,9 +137,7 @@ async def snapshot(
         rounds=at_least("--rounds", rounds, 0),
         directory=directory,
     )
-    with status_line("starting") as say:
-        report = await run_snapshot_bench(run, say)
-    write_report(Console(), report, judge(report, PROMISES), json=json)
+    await _tell(partial(run_snapshot_bench, run), PROMISES, json=json)
 
 
 @app.command
@@ -142,12 +145,12 @@ async def state(
     *,
     rounds: int = 5,
     commands: int = 4000,
-    sync: SyncChoice = "always",
+    sync: SyncFlag = "always",
     size: str = "64MiB",
     states: int = 10_000,
-    workers: int = 2,
-    directory: Path | None = None,
-    json: Annotated[bool, Parameter(negative="")] = False,
+    workers: Workers = 2,
+    directory: Directory = None,
+    json: AllFigures = False,
 ) -> None:
     """Append commands to states and load them, beside bare publishes and a blob of as many bytes.
 
@@ -160,18 +163,10 @@ async def state(
         How often commands are appended in each way; 0 leaves it out.
     commands
         Commands of each way in a round.
-    sync
-        How the server syncs: as it comes (every two minutes), always, or both in turn.
     size
         Size of the state that is loaded.
     states
         States of ten commands each that there are when one is measured; 0 leaves it out.
-    workers
-        Workers in the pool.
-    directory
-        Where to keep the run's files; the system's place for temporary files.
-    json
-        All figures as one JSON object, instead of tables.
     """
     run = StateRun(
         syncs=SYNCS[sync],
@@ -182,9 +177,14 @@ async def state(
         workers=at_least("--workers", workers, 1),
         directory=directory,
     )
+    await _tell(partial(run_state_bench, run), STATE_PROMISES, json=json)
+
+
+async def _tell(bench: Bench, promises: Iterable[Promise], *, json: bool) -> None:
+    """Run ``bench``, and print its report with a verdict on each of ``promises``."""
     with status_line("starting") as say:
-        report = await run_state_bench(run, say)
-    write_report(Console(), report, judge(report, STATE_PROMISES), json=json)
+        report = await bench(say)
+    write_report(Console(), report, judge(report, promises), json=json)
 
 
 def parse_size(text: str) -> int:

@@ -25,8 +25,17 @@ from nats.errors import Error as NatsError
 
 from holdfast.cli.bench.echo import LIKE_GET, LIKE_PUT
 from holdfast.cli.bench.machine import describe_machine, peak_resident_bytes
-from holdfast.cli.bench.pool import TIMEOUT_SECONDS, new_directory, run_directory, start_pool
-from holdfast.cli.bench.report import HOLDFAST, Figure, Promise, Report, percentile
+from holdfast.cli.bench.pool import TIMEOUT_SECONDS, Pool, run_directory, start_pool
+from holdfast.cli.bench.report import (
+    HOLDFAST,
+    Figure,
+    Promise,
+    Report,
+    Sync,
+    percentile,
+    seconds_of,
+    seconds_of_each,
+)
 from holdfast.client import connect
 from holdfast.domain.digest import Digest, digest_of
 from holdfast.domain.limits import KIB, MAX_DIGESTS_PER_HAS, MIB
@@ -42,7 +51,7 @@ if TYPE_CHECKING:
     from holdfast.cli.bench.report import BoundKind, Sync
 
     type Say = Callable[[str], None]
-    type Call = Callable[[], Awaitable[object]]
+    type Call = Callable[[int], Awaitable[object]]
     type Put = Callable[[bytes], Awaitable[str]]
     type Get = Callable[[str, Any], Awaitable[object]]
     type Delete = Callable[[str], Awaitable[object]]
@@ -228,9 +237,7 @@ async def _put_and_get(put: Put, get: Get, delete: Delete, data: bytes) -> tuple
     key = await put(data)
     put_seconds = time.perf_counter() - start
     with open(os.devnull, "wb", buffering=0) as sink:  # noqa: ASYNC230  (never waits)
-        start = time.perf_counter()
-        await get(key, sink)
-        get_seconds = time.perf_counter() - start
+        get_seconds = await seconds_of(get(key, sink))
     await delete(key)
     return put_seconds, get_seconds
 
@@ -251,27 +258,25 @@ async def run_blob_bench(
     with run_directory(run.directory, needed * 1.1, "smaller sizes") as directory:
         report = Report(machine=describe_machine(directory), workers=run.workers)
         for sync in run.syncs:
-            with new_directory(directory, sync) as here:
-                async with start_pool(here, sync=sync, workers=run.workers) as pool:
-                    if run.rounds:
-                        figures, problems = await measure_large(pool, run.size, run.rounds, say)
-                        report.figures.extend(figures)
-                        report.problems.extend(problems)
-                    if run.requests:
-                        say(f"{sync} sync: {run.requests:,} small requests of each kind")
-                        report.figures.extend(await _measure_small(pool, run.requests))
-                    if run.blobs and sync == run.syncs[0]:  # reading does not depend on it
-                        report.figures.append(await _measure_has(pool, run.blobs, say))
+            async with start_pool(directory / sync, sync=sync, workers=run.workers) as pool:
+                if run.rounds:
+                    figures, problems = await measure_large(pool, run.size, run.rounds, say)
+                    report.figures.extend(figures)
+                    report.problems.extend(problems)
+                if run.requests:
+                    say(f"{sync} sync: {run.requests:,} small requests of each kind")
+                    report.figures.extend(await _measure_small(pool, run.requests))
+                if run.blobs and sync == run.syncs[0]:  # reading does not depend on it
+                    report.figures.append(await _measure_has(pool, run.blobs, say))
         for process, streams, size in (
             ("worker", WORKER_STREAMS, run.memory_size),
             ("client", 1, run.client_size),
         ):
             if size:
                 say(f"{streams} x {size / MIB:g} MiB streamed through one worker")
-                with new_directory(directory, process) as here:
-                    # On a server and a worker of their own: a peak is for ever.
-                    async with start_pool(here, sync=run.syncs[0], workers=1) as pool:
-                        report.figures.extend(await _measure_memory(pool, process, streams, size))
+                # On a server and a worker of their own: a peak is for ever.
+                async with start_pool(directory / process, sync=run.syncs[0], workers=1) as pool:
+                    report.figures.extend(await _measure_memory(pool, process, streams, size))
     return report
 
 
@@ -286,17 +291,15 @@ async def _measure_small(pool: Pool, requests: int) -> list[Figure]:
         digests = [(await client.put(next(payloads))).digest for _ in range(_DISTINCT_GETS)]
         wanted = itertools.cycle(digests)
         calls: dict[tuple[str, str], Call] = {
-            ("get", HOLDFAST): lambda: client.get(next(wanted)),
-            ("get", BARE): lambda: bare.request(LIKE_GET, next(wanted).encode(), timeout=30),
-            ("put", HOLDFAST): lambda: client.put(next(payloads)),
-            ("put", BARE): lambda: bare.request(LIKE_PUT, next(payloads), timeout=30),
+            ("get", HOLDFAST): lambda _: client.get(next(wanted)),
+            ("get", BARE): lambda _: bare.request(LIKE_GET, next(wanted).encode(), timeout=30),
+            ("put", HOLDFAST): lambda _: client.put(next(payloads)),
+            ("put", BARE): lambda _: bare.request(LIKE_PUT, next(payloads), timeout=30),
         }
         seconds: dict[tuple[str, str], list[float]] = {kind: [] for kind in calls}
-        for _ in range(requests):
+        for number in range(requests):
             for kind, call in calls.items():
-                start = time.perf_counter()
-                await call()
-                seconds[kind].append(time.perf_counter() - start)
+                seconds[kind].append(await seconds_of(call(number)))
         return [
             Figure(
                 table=_SMALL, sync=pool.sync, what=what, contender=who, unit=unit, values=[value]
@@ -305,20 +308,19 @@ async def _measure_small(pool: Pool, requests: int) -> list[Figure]:
             for unit, value in (
                 ("p50 ms", percentile(seconds[what, who], 50) * 1000),
                 ("p99 ms", percentile(seconds[what, who], 99) * 1000),
-                ("per second", requests / await _time_all(call, requests)),
+                ("per second", requests / await seconds_of_each(range(requests), IN_FLIGHT, call)),
             )
         ]
 
 
 async def _measure_has(pool: Pool, blobs: int, say: Say) -> Figure:
     """``has`` of as many digests as one request may name, on a store filled with ``blobs``."""
-    numbers = itertools.count()
     values = []
     async with await connect(servers=pool.url, timeout_seconds=TIMEOUT_SECONDS) as client:
         for first in range(0, blobs, _FILL_STEP):
             say(f"{pool.sync} sync: filling the store, {first:,} of {blobs:,} blobs")
-            count = min(_FILL_STEP, blobs - first)
-            await _time_all(lambda: client.put(_numbered(next(numbers))), count)
+            step = range(first, min(first + _FILL_STEP, blobs))
+            await seconds_of_each(step, IN_FLIGHT, lambda number: client.put(_numbered(number)))
         for request in range(HAS_REQUESTS):
             first = request * MAX_DIGESTS_PER_HAS
             asked = [_half_present(first + each, blobs) for each in range(MAX_DIGESTS_PER_HAS)]
@@ -397,19 +399,6 @@ async def _echo(pool: Pool) -> AsyncIterator[None]:
         yield
     finally:
         await process.communicate()  # ends with its stdin
-
-
-async def _time_all(call: Call, count: int) -> float:
-    """Seconds for ``count`` calls, ``IN_FLIGHT`` of them at once."""
-    turns = iter(range(count))
-
-    async def take_turns() -> None:
-        for _ in turns:
-            await call()
-
-    start = time.perf_counter()
-    await asyncio.gather(*(take_turns() for _ in range(IN_FLIGHT)))
-    return time.perf_counter() - start
 
 
 def _distinct_payloads() -> Iterator[bytes]:

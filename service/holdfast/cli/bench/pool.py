@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shutil
 import tempfile
@@ -12,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from holdfast.bootstrap.admin import init_store
+from holdfast.cli.local import wait_serving
 from holdfast.cli.output import say
 from holdfast.client import connect
-from holdfast.errors import InvalidError, UnavailableError
+from holdfast.errors import InvalidError
 from holdfast.runtime.config import load_config
 from holdfast.runtime.embedded import SERVER_VARIABLE, EmbeddedServer
 from holdfast.runtime.pool import WorkerPool
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from holdfast.cli.bench.report import Sync
 
 TIMEOUT_SECONDS: Final = 60.0
-_START_SECONDS: Final = 30.0
 _DRAIN_SECONDS: Final = 20.0
 _SYNC_INTERVAL: Final[dict[Sync, str]] = {"always": "always", "default": "2m"}
 
@@ -47,11 +46,15 @@ async def start_pool(
 ) -> AsyncIterator[Pool]:
     """A server on ``directory``, made ready for holdfast, with ``workers`` answering workers.
 
-    ``settings`` are variables for the workers, which otherwise know none of the caller's.
+    The directory is new, and is removed with all that is in it afterwards. ``settings`` are
+    variables for the workers, which otherwise know none of the caller's.
     Raises UnavailableError, or what EmbeddedServer raises, when something does not start.
     """
     # Blocks until the server answers; there is nothing else to do until then.
-    with EmbeddedServer.start(directory / "nats", sync_interval=_SYNC_INTERVAL[sync]) as server:
+    with (
+        new_directory(directory),
+        EmbeddedServer.start(directory / "nats", sync_interval=_SYNC_INTERVAL[sync]) as server,
+    ):
         environment = child_environment(os.environ, server.url) | dict(settings or {})
         # By this workers learn that writes are synced, as they do where `holdfast up` starts them.
         environment["HOLDFAST_MONITOR_URL"] = server.monitor_url
@@ -62,21 +65,10 @@ async def start_pool(
         ) as pool:
             for node in nodes:
                 await pool.start(node)
-            await _wait_answering(server.url, pool, workers)
+            async with await connect(servers=server.url) as client:
+                await wait_serving(client, pool, nodes)
             pids = tuple(pool.pid(node) for node in nodes)
             yield Pool(server.url, sync, directory, pids, server.pid)
-
-
-async def _wait_answering(url: str, pool: WorkerPool, workers: int) -> None:
-    async with await connect(servers=url) as client:
-        try:
-            async with asyncio.timeout(_START_SECONDS):
-                while len(await client.workers()) < workers:
-                    for node in pool.nodes:
-                        pool.check(node)
-        except TimeoutError as error:
-            message = f"the workers do not serve after {_START_SECONDS:g} s"
-            raise UnavailableError(message) from error
 
 
 def child_environment(environ: Mapping[str, str], url: str) -> dict[str, str]:
@@ -106,9 +98,8 @@ def run_directory(parent: Path | None, needed_bytes: float, advice: str) -> Iter
 
 
 @contextmanager
-def new_directory(parent: Path, name: str) -> Iterator[Path]:
+def new_directory(path: Path) -> Iterator[Path]:
     """A new directory, removed with all that is in it afterwards."""
-    path = parent / name
     path.mkdir()
     try:
         yield path

@@ -19,7 +19,7 @@ from holdfast.transport.inbox import Inbox
 from holdfast.transport.options import NatsOptions
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Sequence
+    from collections.abc import AsyncIterator, Sequence
 
     from holdfast.transport.connection import Connection
     from holdfast.transport.message import Message
@@ -40,7 +40,34 @@ class Publisher:
 
     async def publish(self, payloads: Sequence[bytes], in_flight: int) -> None:
         """Publish all of ``payloads``, ``in_flight`` at a time. Raises UnavailableError."""
-        await _Run(self._connection, self._inbox, payloads).wait(in_flight)
+        rest, missing = iter(payloads), len(payloads)
+        is_done = asyncio.get_running_loop().create_future()
+
+        def send_next() -> None:
+            payload = next(rest, None)
+            if payload is not None:
+                self._connection.send(SUBJECT, payload, reply=mailbox.subject)
+
+        def acknowledged(message: Message) -> None:
+            nonlocal missing
+            missing -= 1
+            if is_done.done():
+                return
+            if b'"error"' in bytes(message.data) or STATUS in message.headers:
+                is_done.set_exception(UnavailableError("a publish was refused"))
+            elif not missing:
+                is_done.set_result(None)
+            else:
+                send_next()
+
+        mailbox = self._inbox.open(acknowledged, SUBJECT)
+        try:
+            for _ in range(in_flight):
+                send_next()
+            async with asyncio.timeout(_SECONDS):
+                await is_done
+        finally:
+            mailbox.close()
 
     async def compare_and_set(self, payloads: Sequence[bytes]) -> None:
         """Publish one after the other, each only if the last one is that before it."""
@@ -51,40 +78,6 @@ class Publisher:
                 SUBJECT, payload, headers=headers, timeout_seconds=_SECONDS
             )
             last = _sequence(message)
-
-
-class _Run:
-    def __init__(self, connection: Connection, inbox: Inbox, payloads: Sequence[bytes]) -> None:
-        self._connection = connection
-        self._payloads: Iterator[bytes] = iter(payloads)
-        self._missing = len(payloads)
-        self._is_done = asyncio.get_running_loop().create_future()
-        self._mailbox = inbox.open(self._acknowledged, SUBJECT)
-
-    async def wait(self, in_flight: int) -> None:
-        try:
-            for _ in range(in_flight):
-                self._send_next()
-            async with asyncio.timeout(_SECONDS):
-                await self._is_done
-        finally:
-            self._mailbox.close()
-
-    def _send_next(self) -> None:
-        payload = next(self._payloads, None)
-        if payload is not None:
-            self._connection.send(SUBJECT, payload, reply=self._mailbox.subject)
-
-    def _acknowledged(self, message: Message) -> None:
-        self._missing -= 1
-        if self._is_done.done():
-            return
-        if b'"error"' in bytes(message.data) or STATUS in message.headers:
-            self._is_done.set_exception(UnavailableError("a publish was refused"))
-        elif not self._missing:
-            self._is_done.set_result(None)
-        else:
-            self._send_next()
 
 
 def _sequence(message: Message) -> int:

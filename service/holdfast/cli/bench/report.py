@@ -6,10 +6,12 @@ by side, and what counts is the ratio within a round. Nothing is rounded in anyo
 
 from __future__ import annotations
 
+import asyncio
 import math
 import operator
 import statistics
 import sys
+import time
 from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
@@ -21,7 +23,7 @@ from rich.text import Text
 from holdfast.domain.limits import MIB
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from rich.console import Console
 
@@ -108,6 +110,26 @@ class Report(Struct, frozen=True, kw_only=True):
     notes: list[str] = field(default_factory=list)
     figures: list[Figure] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+
+
+async def seconds_of(work: Awaitable[object]) -> float:
+    """Seconds that ``work`` takes."""
+    start = time.perf_counter()
+    await work
+    return time.perf_counter() - start
+
+
+async def seconds_of_each[T](
+    items: Iterable[T], at_once: int, call: Callable[[T], Awaitable[object]]
+) -> float:
+    """Seconds that the calls with each of ``items`` take, ``at_once`` of them under way."""
+    turns = iter(items)
+
+    async def take_turns() -> None:
+        for item in turns:
+            await call(item)
+
+    return await seconds_of(asyncio.gather(*(take_turns() for _ in range(at_once))))
 
 
 def percentile(values: Iterable[float], percent: int) -> float:

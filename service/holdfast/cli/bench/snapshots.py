@@ -25,9 +25,9 @@ from holdfast.cli.bench.machine import (
     forget_peak,
     peak_resident_bytes,
 )
-from holdfast.cli.bench.pool import TIMEOUT_SECONDS, new_directory, run_directory, start_pool
-from holdfast.cli.bench.report import HOLDFAST, Figure, Promise, Report
-from holdfast.client import connect
+from holdfast.cli.bench.pool import TIMEOUT_SECONDS, Pool, new_directory, run_directory, start_pool
+from holdfast.cli.bench.report import HOLDFAST, Figure, Promise, Report, Sync
+from holdfast.client import Client, connect
 from holdfast.domain.limits import MIB
 from holdfast.errors import InvalidError, UnavailableError
 
@@ -35,9 +35,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
-    from holdfast.cli.bench.pool import Pool
-    from holdfast.cli.bench.report import Sync
-    from holdfast.client import Client
     from holdfast.protocol.snapshots import RestoreRecord, SnapshotRecord
 
     type Say = Callable[[str], None]
@@ -195,7 +192,7 @@ async def run_snapshot_bench(run: SnapshotRun, say: Say) -> Report:
     note, size = await asyncio.to_thread(describe_tree, source)
     with run_directory(run.directory, size * 8 + _SPARE_BYTES, "a smaller tree") as directory:
         report = Report(machine=describe_machine(directory), workers=1, notes=[note])
-        with new_directory(directory, "apps") as apps:
+        with new_directory(directory / "apps") as apps:
             say(f"copying {source}")
             await asyncio.to_thread(copy_tree, source, apps / APP)
             await asyncio.sleep(SETTLE_SECONDS)
@@ -203,8 +200,7 @@ async def run_snapshot_bench(run: SnapshotRun, say: Say) -> Report:
                 taken: dict[tuple[str, str], list[Taken]] = {}
                 for number in range(run.rounds):
                     say(f"{sync} sync, round {number + 1} of {run.rounds}")
-                    with new_directory(directory, f"{sync}-{number}") as here:
-                        await _measure_round(apps, here, sync, taken)
+                    await _measure_round(apps, directory / f"{sync}-{number}", sync, taken)
                 report.figures.extend(action_figures(sync, taken))
     report.figures.extend(worker_peak(report.figures))
     return report
@@ -224,7 +220,7 @@ async def _measure_round(
             archivers.append(TarZstd(directory))
 
         async def restore(archiver: PoolSnapshots | TarZstd) -> Taken:
-            with new_directory(apps, restored.name):
+            with new_directory(restored):
                 return await archiver.restore(restored)
 
         steps: dict[str, Callable[[PoolSnapshots | TarZstd], Awaitable[Taken | None]]] = {

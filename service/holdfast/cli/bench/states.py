@@ -5,7 +5,6 @@ The contenders take turns, and what counts is the ratio within a round, as for b
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import json
 import os
@@ -14,10 +13,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from holdfast.cli.bench.machine import describe_machine
-from holdfast.cli.bench.pool import TIMEOUT_SECONDS, new_directory, run_directory, start_pool
-from holdfast.cli.bench.publisher import publisher
-from holdfast.cli.bench.report import HOLDFAST, Figure, Promise, Report, percentile
-from holdfast.client import connect
+from holdfast.cli.bench.pool import TIMEOUT_SECONDS, run_directory, start_pool
+from holdfast.cli.bench.publisher import Publisher, publisher
+from holdfast.cli.bench.report import (
+    HOLDFAST,
+    Figure,
+    Promise,
+    Report,
+    Sync,
+    percentile,
+    seconds_of,
+    seconds_of_each,
+)
+from holdfast.client import Client, connect
 from holdfast.domain.limits import KIB, MIB
 from holdfast.errors import UnavailableError
 
@@ -25,11 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
     from pathlib import Path
 
-    from holdfast.cli.bench.publisher import Publisher
-    from holdfast.cli.bench.report import Sync
-    from holdfast.client import Client
-
     type Say = Callable[[str], None]
+    type Work = Callable[[Sequence[Any]], Awaitable[object]]
 
 PUBLISHES: Final = "bare publishes"
 COMPARED: Final = "compare-and-set of each"
@@ -80,25 +85,15 @@ class BenchPlace:
     replicas: int = 1
 
 
-def _rate(what: str, bound: float, against: str = PUBLISHES) -> Promise:
+def _rate(what: str, bound: float, against: str = "") -> Promise:
+    """So many appends a second, or so many times those ``against`` which it is measured."""
     return Promise(
-        name=f"appends a second, {what}, synced / {against}",
+        name=f"appends a second, {what}, synced{f' / {against}' if against else ''}",
         sync="always",
         what=what,
         unit="per second",
         against=against,
-        theirs=SINGLE,
-        comparison="at least",
-        bound=bound,
-    )
-
-
-def _speed(what: str, bound: float) -> Promise:
-    return Promise(
-        name=f"appends a second, {what}, synced",
-        sync="always",
-        what=what,
-        unit="per second",
+        theirs=SINGLE if against else "",
         comparison="at least",
         bound=bound,
     )
@@ -114,12 +109,12 @@ _OF_ONE: Final = (
         comparison="at most",
         bound=3.0,
     ),
-    _speed(MANY_TOGETHER, 20_000),
+    _rate(MANY_TOGETHER, 20_000),
 )
 PROMISES: Final = (
-    _rate(SINGLE, 3.0),
-    _rate(TOGETHER, 5.0),
-    _speed(BATCHES, 40_000),
+    _rate(SINGLE, 3.0, PUBLISHES),
+    _rate(TOGETHER, 5.0, PUBLISHES),
+    _rate(BATCHES, 40_000),
     *_OF_ONE,
     Promise(
         name=f"seconds of a {LOAD}, {{size}} / {BLOB}",
@@ -133,10 +128,10 @@ PROMISES: Final = (
     ),
 )
 PROMISES_OF_THREE: Final = (
-    _rate(SINGLE, 0.5),
+    _rate(SINGLE, 0.5, PUBLISHES),
     _rate(SINGLE, 8.0, COMPARED),
-    _rate(TOGETHER, 1.2),
-    _speed(BATCHES, 25_000),
+    _rate(TOGETHER, 1.2, PUBLISHES),
+    _rate(BATCHES, 25_000),
     *_OF_ONE,
 )
 """Where three servers keep three replicas."""
@@ -151,16 +146,15 @@ async def run_state_bench(run: StateRun, say: Say) -> Report:
     with run_directory(run.directory, needed * 1.1, "smaller sizes") as directory:
         report = Report(machine=describe_machine(directory), workers=run.workers)
         for sync in run.syncs:
-            with new_directory(directory, sync) as here:
-                async with start_pool(here, sync=sync, workers=run.workers) as pool:
-                    place = BenchPlace(url=pool.url, sync=sync)
-                    if run.rounds:
-                        figures = await measure_appends(place, run.rounds, run.commands, say)
-                        report.figures.extend(figures)
-                    if run.size and sync == run.syncs[0]:
-                        report.figures.extend(await _measure_load(place, run.size, say))
-                    if run.states and sync == run.syncs[0]:
-                        report.figures.extend(await _measure_many(place, run.states, say))
+            async with start_pool(directory / sync, sync=sync, workers=run.workers) as pool:
+                place = BenchPlace(url=pool.url, sync=sync)
+                if run.rounds:
+                    figures = await measure_appends(place, run.rounds, run.commands, say)
+                    report.figures.extend(figures)
+                if run.size and sync == run.syncs[0]:
+                    report.figures.extend(await _measure_load(place, run.size, say))
+                if run.states and sync == run.syncs[0]:
+                    report.figures.extend(await _measure_many(place, run.states, say))
     return report
 
 
@@ -179,9 +173,7 @@ async def measure_appends(place: BenchPlace, rounds: int, commands: int, say: Sa
             for (what, contender), (work, share) in ways.items():
                 taken = [_command() for _ in range(max(commands // share, MANY_TASKS))]
                 given = taken if contender == HOLDFAST else _payloads(taken)
-                start = time.perf_counter()
-                await work(given)
-                rate = len(taken) / (time.perf_counter() - start)
+                rate = len(taken) / await seconds_of(work(given))
                 values.setdefault((what, contender, "per second"), []).append(rate)
             ours, theirs = await _measure_alone(client, bare, max(commands // 20, 20))
             values.setdefault((ALONE, HOLDFAST, "p50 ms"), []).append(ours)
@@ -199,40 +191,32 @@ async def measure_appends(place: BenchPlace, rounds: int, commands: int, say: Sa
     ]
 
 
-def _ways(
-    client: Client, bare: Publisher
-) -> dict[tuple[str, str], tuple[Callable[[Sequence[Any]], Awaitable[None]], int]]:
+def _ways(client: Client, bare: Publisher) -> dict[tuple[str, str], tuple[Work, int]]:
     """Work by measurement and contender, with the count of commands to divide by.
 
     holdfast is given commands, which it writes as JSON; the others are given the JSON.
     """
     states = client.states
 
-    async def publish(payloads: Sequence[bytes]) -> None:
-        await bare.publish(payloads, IN_FLIGHT)
+    def append_alone(one: object) -> Awaitable[object]:
+        return states.append("single", one, ordered=False)
 
-    async def append_single(commands: Sequence[object]) -> None:
-        await _each(commands, IN_FLIGHT, lambda one: states.append("single", one, ordered=False))
+    def append(one: object) -> Awaitable[object]:
+        return states.append("together", one)
 
-    async def append_together(commands: Sequence[object]) -> None:
-        await _each(commands, IN_FLIGHT, lambda one: states.append("together", one))
-
-    async def append_many_together(commands: Sequence[object]) -> None:
-        await _each(commands, MANY_TASKS, lambda one: states.append("together", one))
-
-    async def append_batches(commands: Sequence[object]) -> None:
-        await _each(
+    def append_batches(commands: Sequence[object]) -> Awaitable[object]:
+        return seconds_of_each(
             itertools.batched(commands, BATCH),
             BATCHES_IN_FLIGHT,
             lambda batch: states.append_many("batches", batch, ordered=False),
         )
 
     return {
-        (SINGLE, HOLDFAST): (append_single, 1),
-        (SINGLE, PUBLISHES): (publish, 1),
+        (SINGLE, HOLDFAST): (lambda given: seconds_of_each(given, IN_FLIGHT, append_alone), 1),
+        (SINGLE, PUBLISHES): (lambda given: bare.publish(given, IN_FLIGHT), 1),
         (SINGLE, COMPARED): (bare.compare_and_set, 8),
-        (TOGETHER, HOLDFAST): (append_together, 1),
-        (MANY_TOGETHER, HOLDFAST): (append_many_together, 1),
+        (TOGETHER, HOLDFAST): (lambda given: seconds_of_each(given, IN_FLIGHT, append), 1),
+        (MANY_TOGETHER, HOLDFAST): (lambda given: seconds_of_each(given, MANY_TASKS, append), 1),
         (BATCHES, HOLDFAST): (append_batches, 1),
     }
 
@@ -243,23 +227,9 @@ async def _measure_alone(client: Client, bare: Publisher, count: int) -> tuple[f
     for _ in range(count):
         command = _command()
         payloads = _payloads([command])
-        start = time.perf_counter()
-        await client.states.append("alone", command)
-        ours.append((time.perf_counter() - start) * 1000)
-        start = time.perf_counter()
-        await bare.publish(payloads, 1)
-        theirs.append((time.perf_counter() - start) * 1000)
+        ours.append(await seconds_of(client.states.append("alone", command)) * 1000)
+        theirs.append(await seconds_of(bare.publish(payloads, 1)) * 1000)
     return percentile(ours, 50), percentile(theirs, 50)
-
-
-async def _each[T](items: Iterable[T], tasks: int, call: Callable[[T], Awaitable[object]]) -> None:
-    turns = iter(items)
-
-    async def take_turns() -> None:
-        for item in turns:
-            await call(item)
-
-    await asyncio.gather(*(take_turns() for _ in range(tasks)))
 
 
 _numbers: Final = itertools.count()
@@ -293,9 +263,7 @@ async def _measure_load(place: BenchPlace, size: int, say: Say) -> list[Figure]:
             values[HOLDFAST].append((time.perf_counter() - start) * 1000)
             if count != _LOAD_COMMANDS:
                 raise UnavailableError(f"of {_LOAD_COMMANDS} commands {count} were loaded")
-            start = time.perf_counter()
-            await client.get(stored.digest)
-            values[BLOB].append((time.perf_counter() - start) * 1000)
+            values[BLOB].append(await seconds_of(client.get(stored.digest)) * 1000)
     return [
         Figure(
             table=_LOADS_TITLE,
@@ -328,7 +296,8 @@ async def _measure_many(place: BenchPlace, states: int, say: Say) -> list[Figure
         made = 0
         for count in (FEW_STATES, states):
             say(f"{place.sync} sync: {count:,} states of {COMMANDS_EACH} commands each")
-            await _each(range(made, count), IN_FLIGHT, lambda number: _make(client, number))
+            new = range(made, count)
+            await seconds_of_each(new, IN_FLIGHT, lambda number: _make(client, number))
             made = count
             chosen = [f"many/{number * 7919 % count}" for number in range(_SAMPLE)]
             for what, p50 in (
@@ -356,9 +325,4 @@ async def _make(client: Client, number: int) -> None:
 
 
 async def _p50(names: list[str], call: Callable[[str], Awaitable[object]]) -> float:
-    taken = []
-    for name in names:
-        start = time.perf_counter()
-        await call(name)
-        taken.append((time.perf_counter() - start) * 1000)
-    return percentile(taken, 50)
+    return percentile([await seconds_of(call(name)) * 1000 for name in names], 50)

@@ -19,10 +19,9 @@ from holdfast.client.links import make_link
 from holdfast.client.pages import pages, rows
 from holdfast.client.partial_file import opened_target, write_to, write_whole
 from holdfast.client.requests import ATTEMPT_SECONDS
-from holdfast.client.snapshots.content import ContentDownload
+from holdfast.client.snapshots.content import stream_file
 from holdfast.client.snapshots.paths import (
     asked_path,
-    asked_time,
     pattern_bytes,
     wire_excludes,
     wire_patterns,
@@ -63,6 +62,7 @@ from holdfast.protocol.snapshots import (
     RestoreSnapshot,
     SnapshotRecord,
 )
+from holdfast.protocol.times import asked_time
 
 if TYPE_CHECKING:
     import os
@@ -349,7 +349,7 @@ class Snapshots:
         """As ``read``, piece by piece, in bounded memory."""
         text, raw = asked_path(path)
         request = ReadFile(key=key, path=text, path_bytes=raw, offset=offset, length=length)
-        return self._content(request, progress)
+        return stream_file(self._requester, request, progress)
 
     async def read_to(
         self,
@@ -366,8 +366,7 @@ class Snapshots:
         A path appears only when all bytes are there. Raises as ``read``, and OSError.
         """
         stream = self.stream(key, path, offset=offset, length=length, progress=progress)
-        async with aclosing(stream) as incoming:
-            return await write_to(target, incoming)
+        return await write_to(target, stream)
 
     async def export(
         self,
@@ -483,14 +482,6 @@ class Snapshots:
                 raise_failure(record)
                 return record
             failed, repeats = record, repeats - 1
-
-    async def _content(
-        self, request: ReadFile, progress: OnBytes | None
-    ) -> AsyncGenerator[memoryview]:
-        download = ContentDownload(self._requester, request)
-        async with aclosing(download.stream(progress)) as incoming:
-            async for piece in incoming:
-                yield piece
 
 
 def _first_wait(on_progress: OnProgress | None, *, wait: bool) -> float:

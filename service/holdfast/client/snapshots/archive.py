@@ -24,6 +24,7 @@ from holdfast.client.snapshots.lease import PendingSnapshot
 from holdfast.client.snapshots.packs import PackTransport
 from holdfast.client.snapshots.thread import ProgressRelay, in_thread
 from holdfast.client.snapshots.wait import raise_failure
+from holdfast.client.sources import read_block
 from holdfast.domain.digest import Digest
 from holdfast.domain.limits import MIB
 from holdfast.domain.names import check_app, check_labels
@@ -132,11 +133,7 @@ class _WholeReads:
         self._file = file
 
     def read(self, size: int, /) -> bytes:
-        block = self._file.read(size)
-        if block is None:
-            msg = "the source is set to non-blocking and has no bytes yet"
-            raise BlockingIOError(msg)
-        return block
+        return read_block(self._file, size)
 
 
 async def _upload(
@@ -154,14 +151,8 @@ async def _upload(
     added = 0
     missing: set[str] = set()
     for _ in range(ROUNDS):
-        store = BridgedPackStore(
-            asyncio.get_running_loop(),
-            (transport := PackTransport(requester, missing, doubts_all=read_all)).get,
-            transport.put,
-            get_latest=transport.get_latest,
-            window_bytes=WINDOW_BYTES,
-            cache_bytes=CACHE_BYTES,
-        )
+        transport = PackTransport(requester, missing, doubts_all=read_all)
+        store = transport.bridged(window_bytes=WINDOW_BYTES, cache_bytes=CACHE_BYTES)
         try:
             archived = await pending.keep_alive(
                 _archive(source, store, parent, started_at_ns, ProgressRelay(key, on_progress))

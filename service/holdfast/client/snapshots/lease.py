@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, Never, TypeVar
 
+from holdfast.deadline import first_to_end
 from holdfast.errors import ConflictError, HoldfastError, NotFoundError
 from holdfast.protocol.snapshots import (
     BEGIN_SNAPSHOT,
@@ -57,19 +58,9 @@ class PendingSnapshot:
         Raises what it raises; ConflictError or NotFoundError when the snapshot was given up or
         removed by somebody else, and ``work`` is then cancelled.
         """
-        working = asyncio.create_task(work)
-        renewing = asyncio.create_task(self._renew())
-        try:
-            await asyncio.wait([working, renewing], return_when=asyncio.FIRST_COMPLETED)
-            if renewing.done() and not working.done():
-                await renewing
-            return await working
-        finally:
-            for task in (working, renewing):
-                task.cancel()
-            await asyncio.gather(working, renewing, return_exceptions=True)
+        return await first_to_end(work, self._renew())
 
-    async def _renew(self) -> None:
+    async def _renew(self) -> Never:
         seconds = self.record.lease_seconds or _DEFAULT_LEASE_SECONDS
         while True:
             await asyncio.sleep(seconds / _RENEWALS_PER_LEASE)

@@ -11,6 +11,7 @@ import itertools
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Final
 
+from holdfast.archive.bridge import BridgedPackStore
 from holdfast.client.windows import Patience, WindowReader
 from holdfast.domain.digest import digest_of
 from holdfast.domain.kept import KeptBytes, PartialBytes
@@ -54,6 +55,17 @@ class PackTransport:
         self._is_partial_met = False
         self._questions: list[tuple[Digest, asyncio.Future[bool]]] = []
         self._asking: asyncio.Task[None] | None = None
+
+    def bridged(self, *, window_bytes: int, cache_bytes: int) -> BridgedPackStore:
+        """These packs for a thread. See ``BridgedPackStore``."""
+        return BridgedPackStore(
+            asyncio.get_running_loop(),
+            self.get,
+            self.put,
+            get_latest=self.get_latest,
+            window_bytes=window_bytes,
+            cache_bytes=cache_bytes,
+        )
 
     async def get(self, digest: Digest) -> Pack:
         """The stored bytes of the pack, checked.

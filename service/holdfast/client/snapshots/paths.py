@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from holdfast.errors import InvalidError
 from holdfast.protocol.entries import wire_path
-from holdfast.protocol.times import wire_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -59,17 +57,3 @@ def _encoded(text: str) -> bytes:
         return os.fsencode(text)
     except UnicodeEncodeError:  # no name of a file here can be so: then it is what it says
         return text.encode("utf-8", "surrogateescape")
-
-
-def asked_time(at: datetime | str | None) -> str | None:
-    """A time as RFC 3339 in UTC. Raises InvalidError for one without a time zone."""
-    if not isinstance(at, datetime):
-        return at
-    if at.tzinfo is None:
-        msg = "a time needs a time zone"
-        raise InvalidError(msg)
-    try:
-        return wire_time(at)
-    except OverflowError:
-        msg = "a time is between the years 1 and 9999 in UTC"
-        raise InvalidError(msg) from None

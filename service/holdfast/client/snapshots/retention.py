@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from holdfast.client.long_requests import ask_long
 from holdfast.client.pages import pages
 from holdfast.protocol.retention import (
     GET_POLICY,
@@ -58,12 +59,7 @@ class SnapshotRetention:
         ``stopped`` says why not all that is superfluous was removed.
         """
         request = PruneSnapshots(app=app, keep=keep, labels=dict(labels or {}), dry_run=dry_run)
-        return await self._requester.ask(
-            PRUNE_SNAPSHOTS,
-            request,
-            timeout_seconds=_PRUNE_SECONDS,
-            attempt_seconds=_PRUNE_SECONDS,
-        )
+        return await ask_long(self._requester, PRUNE_SNAPSHOTS, request, _PRUNE_SECONDS)
 
     def prune_all(
         self,

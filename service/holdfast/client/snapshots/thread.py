@@ -9,8 +9,11 @@ from __future__ import annotations
 import asyncio
 import threading
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from holdfast.client.from_thread import settle
+from holdfast.deadline import look_at
 from holdfast.protocol.snapshots import SnapshotProgress
 
 if TYPE_CHECKING:
@@ -38,18 +41,9 @@ async def in_thread(
     When the caller is cancelled, ``on_stop`` ends what the thread may be waiting for. It is then
     waited for, ``stop_seconds`` at most, so that nothing goes on behind the caller's back.
     """
-    loop = asyncio.get_running_loop()
-    ended: asyncio.Future[T] = loop.create_future()
+    ended: asyncio.Future[T] = asyncio.get_running_loop().create_future()
     stopped = threading.Event()
-
-    def run() -> None:
-        try:
-            result = work(stopped.is_set)
-        except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
-            _tell(loop, ended, ended.set_exception, error)
-        else:
-            _tell(loop, ended, ended.set_result, result)
-
+    run = partial(settle, ended, partial(work, stopped.is_set))
     threading.Thread(target=run, name="holdfast-snapshot", daemon=True).start()
     try:
         return await asyncio.shield(ended)
@@ -58,23 +52,9 @@ async def in_thread(
         if on_stop is not None:
             on_stop()
         await asyncio.wait([ended], timeout=stop_seconds)
-        if not ended.cancel() and not ended.cancelled():
-            ended.exception()  # looked at: it is Cancelled, or of no interest any more
+        if not ended.cancel():
+            look_at(ended)  # it is Cancelled, or of no interest any more
         raise
-
-
-def _tell(
-    loop: asyncio.AbstractEventLoop,
-    ended: asyncio.Future[T],
-    settle: Callable[..., None],
-    outcome: object,
-) -> None:
-    def tell() -> None:
-        if not ended.done():
-            settle(outcome)
-
-    with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-        loop.call_soon_threadsafe(tell)
 
 
 class ProgressRelay:
@@ -103,5 +83,5 @@ class ProgressRelay:
             bytes=progress.bytes,
             added=progress.stored_bytes,
         )
-        with suppress(RuntimeError):  # as above
+        with suppress(RuntimeError):  # the loop is closed: nobody listens any more
             self._loop.call_soon_threadsafe(self._on_progress, told)

@@ -6,7 +6,6 @@ those who need it: it loads zstd.
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import time
 from contextlib import closing
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
-from holdfast.archive.bridge import BridgedPackStore
 from holdfast.archive.read.snapshot import (
     SCATTERED_PACKS_BYTES,
     ReaderLimits,
@@ -59,15 +57,7 @@ async def restore_here(
     """See ``Snapshots.restore_to``. ``options`` have a fresh staging id."""
     root = readable_root(record)
     path = target_path(target)
-    transport = PackTransport(requester)
-    store = BridgedPackStore(
-        asyncio.get_running_loop(),
-        transport.get,
-        transport.put,
-        get_latest=transport.get_latest,
-        window_bytes=MIB,
-        cache_bytes=CACHE_BYTES,
-    )
+    store = PackTransport(requester).bridged(window_bytes=MIB, cache_bytes=CACHE_BYTES)
     relay = ProgressRelay(record.key, on_progress)
 
     def work(stop: Stop) -> Restored:

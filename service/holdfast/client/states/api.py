@@ -10,8 +10,7 @@ from contextlib import aclosing
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from holdfast.client.download import Download
-from holdfast.client.pages import PageT, rows
+from holdfast.client.download import stream_blob
 from holdfast.client.partial_file import write_to
 from holdfast.client.states.ahead import Ahead
 from holdfast.client.states.appending import Appends, ToAppend
@@ -19,13 +18,12 @@ from holdfast.client.states.following import PAGE, ReadLog, followed, log_page, 
 from holdfast.client.states.saving import Saves, record_of
 from holdfast.client.states.values import SavedState, positions
 from holdfast.client.states.verify import verified
-from holdfast.client.upgrades import UPGRADE_FOR_STATES, on_new_subjects
+from holdfast.client.upgrades import UPGRADE_FOR_STATES, NewVerbs
 from holdfast.domain.blob_names import check_blob_name
 from holdfast.domain.canonical import json_of
 from holdfast.domain.digest import parse_digest
 from holdfast.errors import NotFoundError
 from holdfast.protocol.blobs import GetBlob
-from holdfast.protocol.operation import RequestT
 from holdfast.protocol.states import (
     GET_SAVE,
     LIST_SAVES,
@@ -48,7 +46,7 @@ from holdfast.protocol.times import wire_time
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import AsyncGenerator, Callable, Iterable
+    from collections.abc import AsyncGenerator, Iterable
     from datetime import datetime
     from typing import IO
 
@@ -58,7 +56,6 @@ if TYPE_CHECKING:
     from holdfast.client.states.appending import Fence
     from holdfast.client.states.values import LogCommand, LogPosition
     from holdfast.client.states.verify import StateVerified
-    from holdfast.protocol.operation import Operation, ReplyT
     from holdfast.protocol.states import (
         ExpectedIndex,
         KeptPolicy,
@@ -86,7 +83,7 @@ class States:
     def __init__(self, requester: Requester, names: Names) -> None:
         """Made by ``connect``."""
         self._requester = requester
-        self._names = names
+        self._verbs = NewVerbs(requester, STATES_FEATURE, UPGRADE_FOR_STATES)
         self.appends = Appends(requester)
         self.saving = Saves(requester, names)
 
@@ -151,7 +148,7 @@ class States:
         ``from_index``; CorruptError where the log is damaged there, or has lost its end.
         """
         log = ReadLog(check_blob_name(name), lineage)
-        async with on_new_subjects(self._requester, STATES_FEATURE, UPGRADE_FOR_STATES):
+        async with self._verbs.asking():
             source = replayed(self._requester, log, from_index)
             async with aclosing(Ahead(source, 1)) as pages:
                 async for page in pages.items():
@@ -166,7 +163,7 @@ class States:
         As ``replay``, going on with the log of that ``lineage``.
         """
         log = ReadLog(check_blob_name(name), lineage)
-        async with on_new_subjects(self._requester, STATES_FEATURE, UPGRADE_FOR_STATES):
+        async with self._verbs.asking():
             return await log_page(self._requester, log, from_index, limit)
 
     async def first_index(self, name: str) -> int:
@@ -188,7 +185,7 @@ class States:
         worker answers in time.
         """
         log = ReadLog(check_blob_name(name), lineage)
-        async with on_new_subjects(self._requester, STATES_FEATURE, UPGRADE_FOR_STATES):
+        async with self._verbs.asking():
             stream = followed(self._requester, log, from_index)
             async with aclosing(stream) as batches:
                 async for batch in batches:
@@ -201,12 +198,12 @@ class States:
         Raises ConflictError beyond the save before the newest: both are kept loadable.
         """
         request = TrimLog(name=check_blob_name(name), through_index=through_index)
-        return await self._ask(TRIM_LOG, request)
+        return await self._verbs.ask(TRIM_LOG, request)
 
     async def repair(self, name: str, from_index: int) -> StateRepaired:
         """Go on with a damaged log: the next command gets ``from_index``, what follows is lost."""
         request = RepairState(name=check_blob_name(name), from_index=from_index)
-        return await self._ask(REPAIR_STATE, request)
+        return await self._verbs.ask(REPAIR_STATE, request)
 
     # --- saves ---
 
@@ -227,7 +224,7 @@ class States:
         is not the one of that ``lineage`` any more.
         """
         request = _saving(name, last_applied_index, last_applied_hlc, lineage, force=force)
-        async with on_new_subjects(self._requester, STATES_FEATURE, UPGRADE_FOR_STATES):
+        async with self._verbs.asking():
             return await self.saving.save(request, state)
 
     async def save_json(
@@ -242,7 +239,7 @@ class States:
     ) -> Saved:
         """As ``save``, of a state that is written as JSON."""
         request = _saving(name, last_applied_index, last_applied_hlc, lineage, force=force)
-        async with on_new_subjects(self._requester, STATES_FEATURE, UPGRADE_FOR_STATES):
+        async with self._verbs.asking():
             return await self.saving.save_json(request, text)
 
     async def save_from(
@@ -260,7 +257,7 @@ class States:
         They are streamed: memory is bounded whatever the size. Raises what ``Client.put`` does.
         """
         request = _saving(name, last_applied_index, last_applied_hlc, lineage, force=force)
-        async with on_new_subjects(self._requester, STATES_FEATURE, UPGRADE_FOR_STATES):
+        async with self._verbs.asking():
             return await self.saving.save_bytes(request, source)
 
     async def latest(self, name: str, *, if_none_match: str | None = None) -> SavedState | None:
@@ -270,7 +267,7 @@ class States:
         where there is none, CorruptError where all are damaged.
         """
         known = None if if_none_match is None else parse_digest(if_none_match)
-        async with on_new_subjects(self._requester, STATES_FEATURE, UPGRADE_FOR_STATES):
+        async with self._verbs.asking():
             found = await self.saving.newest(check_blob_name(name), known)
             return None if found.unchanged else await self.saving.newest_whole(found)
 
@@ -324,14 +321,14 @@ class States:
     ) -> LoadedState:
         """As ``record``, with the ``lineage`` of the log; not all of its state may be there."""
         if index is None and time is None and hash is None:
-            async with on_new_subjects(self._requester, STATES_FEATURE, UPGRADE_FOR_STATES):
+            async with self._verbs.asking():
                 return await self.saving.newest(check_blob_name(name))
         return await self._at(name, index, time, hash)
 
     def saves(self, name: str) -> AsyncGenerator[Saved]:
         """The records of the saves that are kept, newest first. Raises NotFoundError."""
         request = ListSaves(name=check_blob_name(name), limit=PAGE)
-        return self._rows(LIST_SAVES, request, lambda page: page.saves)
+        return self._verbs.rows(LIST_SAVES, request, lambda page: page.saves)
 
     async def verify(self, name: str) -> StateVerified:
         """Read back all saves and the log behind the oldest of them. Raises NotFoundError."""
@@ -343,16 +340,16 @@ class States:
     def list(self, prefix: str = "") -> AsyncGenerator[StateEntry]:
         """The states whose name starts with ``prefix``, in an order of their own."""
         request = ListStates(prefix=prefix, limit=PAGE)
-        return self._rows(LIST_STATES, request, lambda page: page.states)
+        return self._verbs.rows(LIST_STATES, request, lambda page: page.states)
 
     async def remove(self, name: str) -> bool:
         """Remove a state, its saves and its log; False where there was none."""
-        reply = await self._ask(REMOVE_STATE, RemoveState(name=check_blob_name(name)))
+        reply = await self._verbs.ask(REMOVE_STATE, RemoveState(name=check_blob_name(name)))
         return reply.removed
 
     async def policy(self, name: str) -> KeptPolicy:
         """The policy of a state: which saves are kept, and how often its writers save it."""
-        return await self._ask(STATE_POLICY, StatePolicy(name=check_blob_name(name)))
+        return await self._verbs.ask(STATE_POLICY, StatePolicy(name=check_blob_name(name)))
 
     async def set_policy(
         self,
@@ -371,7 +368,7 @@ class States:
             keep_seconds=keep_seconds,
             trim=trim,
         )
-        return await self._ask(STATE_POLICY, request)
+        return await self._verbs.ask(STATE_POLICY, request)
 
     async def _at(
         self,
@@ -386,30 +383,10 @@ class States:
             time=None if time is None else wire_time(time),
             hash=None if hash is None else parse_digest(hash),
         )
-        return await self._ask(GET_SAVE, request)
+        return await self._verbs.ask(GET_SAVE, request)
 
-    async def _stream(self, digest: str) -> AsyncGenerator[memoryview]:
-        download = Download(self._requester, GetBlob(digest=digest), is_kept=True)
-        async with aclosing(download.stream()) as pieces:
-            async for piece in pieces:
-                yield piece
-
-    async def _ask(self, operation: Operation[RequestT, ReplyT], request: RequestT) -> ReplyT:
-        async with on_new_subjects(self._requester, STATES_FEATURE, UPGRADE_FOR_STATES):
-            return await self._requester.ask(operation, request)
-
-    async def _rows(
-        self,
-        operation: Operation[RequestT, PageT],
-        request: RequestT,
-        of_page: Callable[[PageT], Iterable[T]],
-    ) -> AsyncGenerator[T]:
-        async with (
-            on_new_subjects(self._requester, STATES_FEATURE, UPGRADE_FOR_STATES),
-            aclosing(rows(self._requester, operation, request, of_page)) as found,
-        ):
-            async for row in found:
-                yield row
+    def _stream(self, digest: str) -> AsyncGenerator[memoryview]:
+        return stream_blob(self._requester, GetBlob(digest=digest), is_kept=True)
 
 
 def to_append(

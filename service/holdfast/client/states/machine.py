@@ -33,7 +33,6 @@ from holdfast.transport.backoff import Backoff
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-    from types import TracebackType
 
     from holdfast.client.requests import Requester
     from holdfast.client.states.api import States
@@ -99,12 +98,7 @@ class StateMachine:
         self._following = asyncio.create_task(self._follow())
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             if self._saving is not None and kind is None:
                 await asyncio.wait([self._saving])

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from msgspec import Raw, structs
 
 from holdfast.client.download import read_bytes
+from holdfast.client.long_requests import ask_long
 from holdfast.client.pages import rows
 from holdfast.client.states.values import SavedState, value_of
 from holdfast.domain.blob_names import quote_text
@@ -80,7 +81,9 @@ class Saves:
     async def _save_canonical(self, request: SaveState, text: bytes) -> Saved:
         if self._is_small(len(text)):
             with suppress(TooLargeError):  # the worker's server takes less than ours
-                return await self._requester.ask(SAVE_STATE, _with(request, state=Raw(text)))
+                return await self._requester.ask(
+                    SAVE_STATE, structs.replace(request, state=Raw(text))
+                )
         return await self._save_source(request, text, "json")
 
     async def save_bytes(self, request: SaveState, source: Source) -> Saved:
@@ -103,12 +106,8 @@ class Saves:
     async def _save_source(self, request: SaveState, source: Source, kind: SaveKind) -> Saved:
         async with self._held(source) as (digest, size):
             seconds = _SAVE_SECONDS + size / _SAVE_BYTES_PER_SECOND
-            return await self._requester.ask(
-                SAVE_STATE,
-                _with(request, digest=digest, kind=kind),
-                timeout_seconds=seconds,
-                attempt_seconds=seconds,
-            )
+            asked = structs.replace(request, digest=digest, kind=kind)
+            return await ask_long(self._requester, SAVE_STATE, asked, seconds)
 
     @asynccontextmanager
     async def _held(self, source: Source) -> AsyncGenerator[tuple[str, int]]:
@@ -183,7 +182,3 @@ class Saves:
 def record_of(found: Saved) -> Saved:
     """The record of a save, without its state."""
     return Saved(**{field: getattr(found, field) for field in Saved.__struct_fields__})
-
-
-def _with(request: SaveState, **changes: Any) -> SaveState:
-    return structs.replace(request, **changes)

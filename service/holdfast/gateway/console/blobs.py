@@ -6,20 +6,18 @@ import re
 from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Final
 
-from starlette.responses import Response
-
 from holdfast.domain.digest import is_digest, parse_digest
 from holdfast.errors import CorruptError, NotFoundError
 from holdfast.gateway.access import may_also
 from holdfast.gateway.console.asked import CURSOR, PREFIX, count_of, text_of
-from holdfast.gateway.console.pages import GUARDS
-from holdfast.gateway.console.session import FORM_HEADER, check_form, form_of
+from holdfast.gateway.console.family import PageFamily
 from holdfast.gateway.console.tree import VIEWED_BYTES, is_text
 from holdfast.gateway.parameters import media_type_of
 from holdfast.protocol.blobs import LIST_BLOBS, BlobStat, ListBlobs
 
 if TYPE_CHECKING:
     from starlette.requests import Request
+    from starlette.responses import Response
 
     from holdfast.client import Client
     from holdfast.gateway.blobs import BlobRoutes
@@ -34,14 +32,12 @@ _KEEPER: Final = re.compile(
 )
 
 
-class BlobPages:
+class BlobPages(PageFamily):
     """``/console/blobs`` and below."""
 
     def __init__(self, client: Client, pages: Pages, bodies: Bodies, contents: BlobRoutes) -> None:
-        """``contents`` give bytes."""
-        self._client = client
-        self._pages = pages
-        self._bodies = bodies
+        """``contents`` give the bytes to be saved."""
+        super().__init__(client, pages, bodies)
         self._contents = contents
 
     async def listed(self, request: Request) -> Response:
@@ -83,24 +79,19 @@ class BlobPages:
             viewed=VIEWED_BYTES,
         )
 
-    async def raw(self, request: Request) -> Response:
-        """``GET /console/blobs/{digest}/raw``: the bytes, to be saved."""
-        return await self._contents.get(request)
-
     async def upload(self, request: Request) -> Response:
         """``POST /console/blobs/upload``: the body is a blob, which is kept until it is deleted."""
-        check_form(request, request.headers.get(FORM_HEADER, ""))
+        self._check_script(request)
         async with self._bodies.upload(request, None) as body:
             stored = await self._client.put(body, type=media_type_of(request))
-        at = self._pages.url(f"/blobs/{stored.digest}")
-        return Response(status_code=204, headers={**GUARDS, "Location": at})
+        return self._sent_on(self._pages.url(f"/blobs/{stored.digest}"))
 
     async def pin(self, request: Request) -> Response:
         """``POST /console/blobs/{digest}/pin``: have it kept until it is deleted.
 
         It is read, and put again as anybody would.
         """
-        await form_of(request, self._bodies)
+        await self._form(request)
         stat = await self._client.stat(_digest_of(request))
         async with aclosing(self._client.stream(stat.digest)) as pieces:
             data = (bytes(piece) async for piece in pieces)
@@ -109,7 +100,7 @@ class BlobPages:
 
     async def delete(self, request: Request) -> Response:
         """``POST /console/blobs/{digest}/delete``, where that was confirmed."""
-        form = await form_of(request, self._bodies)
+        form = await self._form(request)
         digest = _digest_of(request)
         if form.is_on("sure"):
             await self._client.delete(digest)
@@ -126,7 +117,7 @@ class BlobPages:
 
     async def link(self, request: Request) -> Response:
         """``POST /console/blobs/{digest}/link``: to get it, or to put it once."""
-        form = await form_of(request, self._bodies)
+        form = await self._form(request)
         digest = _digest_of(request)
         is_upload = form.is_on("upload")
         link = await self._client.link(
@@ -151,7 +142,7 @@ class BlobPages:
             route("/blobs", "read", self.listed, scope=_scope_of_list, query=(PREFIX, CURSOR)),
             route("/blobs/upload", "write", self.upload, scope=lambda _: "/blobs/", does=True),
             route(_ONE, "read", self.one, scope=_scope),
-            route(f"{_ONE}/raw", "read", self.raw, scope=_scope),
+            route(f"{_ONE}/raw", "read", self._contents.get, scope=_scope),
             route(f"{_ONE}/pin", "write", self.pin, scope=_scope, does=True),
             route(f"{_ONE}/delete", "admin", self.delete, scope=_scope, does=True),
             route(f"{_ONE}/link", "write", self.link, scope=_scope, does=True),

@@ -4,31 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from holdfast.client.long_requests import ask_long
 from holdfast.errors import InvalidError
-from holdfast.gateway.console.session import form_of
+from holdfast.gateway.console.family import PageFamily
 from holdfast.protocol.blobs import COLLECT_BLOBS, CollectBlobs
 
 if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from holdfast.client import Client
-    from holdfast.gateway.bodies import Bodies
-    from holdfast.gateway.console.pages import Pages
     from holdfast.gateway.route import HttpRoute
 
 _PLACE: Final = "/collection"
 _PATIENCE_SECONDS: Final = 20.0
 
 
-class CollectionPages:
+class CollectionPages(PageFamily):
     """``/console/collection``."""
-
-    def __init__(self, client: Client, pages: Pages, bodies: Bodies) -> None:
-        """``bodies`` take forms."""
-        self._client = client
-        self._pages = pages
-        self._bodies = bodies
 
     async def about(self, request: Request) -> Response:
         """``GET /console/collection``: what it is, before anything was looked at."""
@@ -39,17 +31,13 @@ class CollectionPages:
 
         A run that takes longer than a page waits goes on, and is asked about again.
         """
-        form = await form_of(request, self._bodies)
+        form = await self._form(request)
         is_dry = form.text("do") != "collect"
         if not is_dry and not form.is_on("sure"):
             msg = "tick the box that says that you have read what would go"
             raise InvalidError(msg)
-        report = await self._client.requester.ask(
-            COLLECT_BLOBS,
-            CollectBlobs(dry_run=is_dry),
-            timeout_seconds=_PATIENCE_SECONDS,
-            attempt_seconds=_PATIENCE_SECONDS,
-        )
+        asked = CollectBlobs(dry_run=is_dry)
+        report = await ask_long(self._client.requester, COLLECT_BLOBS, asked, _PATIENCE_SECONDS)
         return self._pages.show(request, "collection.html", report=report)
 
     def routes(self) -> tuple[HttpRoute, ...]:

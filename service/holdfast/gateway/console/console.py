@@ -18,7 +18,7 @@ from holdfast.gateway.console.sign_in import SignInPages
 from holdfast.gateway.console.snapshots import SnapshotPages
 from holdfast.gateway.console.state_upkeep import StateUpkeepPages
 from holdfast.gateway.console.states import StatePages
-from holdfast.gateway.console.static_files import StaticFiles
+from holdfast.gateway.console.static_files import static_route
 from holdfast.gateway.console.tokens import TokenPages
 from holdfast.gateway.console.verify import VerifyPages
 
@@ -35,44 +35,36 @@ if TYPE_CHECKING:
     from holdfast.gateway.store import StoreRoutes
 
 
-class ConsoleRoutes:
-    """``/`` and ``/console``."""
-
-    def __init__(
-        self,
-        client: Client,
-        settings: GatewaySettings,
-        bodies: Bodies,
-        clock: Callable[[], datetime],
-        *,
-        blobs: BlobRoutes,
-        snapshots: SnapshotRoutes,
-        store: StoreRoutes,
-    ) -> None:
-        """``blobs``, ``snapshots`` and ``store`` give the bytes that pages offer to save."""
-        pages = Pages(settings)
-        overview = OverviewPages(client, pages)
-        self._last = overview.last_route()
-        self._families = (
-            overview,
-            HealthPages(client, pages, bodies),
-            CollectionPages(client, pages, bodies),
-            VerifyPages(client, pages, bodies),
-            SnapshotPages(client, pages, bodies, snapshots),
-            RestorePages(client, pages, bodies),
-            RetentionPages(client, pages, bodies),
-            NameRulePages(client, pages, bodies),
-            NameChangePages(client, pages, bodies),
-            NamePages(client, pages, bodies, store),
-            BlobPages(client, pages, bodies, blobs),
-            StateUpkeepPages(client, pages, bodies),
-            StatePages(client, pages),
-            SignInPages(settings, pages, bodies, clock),
-            TokenPages(settings, pages, bodies, clock),
-            StaticFiles(pages),
-        )
-
-    def routes(self) -> tuple[HttpRoute, ...]:
-        """See ``HttpRoute``."""
-        routes = (route for family in self._families for route in family.routes())
-        return (*routes, self._last)
+def console_routes(
+    client: Client,
+    settings: GatewaySettings,
+    bodies: Bodies,
+    clock: Callable[[], datetime],
+    *,
+    blobs: BlobRoutes,
+    snapshots: SnapshotRoutes,
+    store: StoreRoutes,
+) -> tuple[HttpRoute, ...]:
+    """``/`` and ``/console``. ``blobs``, ``snapshots`` and ``store`` give the bytes to be saved."""
+    pages = Pages(settings, clock)
+    parts = client, pages, bodies
+    overview = OverviewPages(*parts)
+    families = (
+        overview,
+        HealthPages(*parts),
+        CollectionPages(*parts),
+        VerifyPages(*parts),
+        SnapshotPages(*parts, snapshots),
+        RestorePages(*parts),
+        RetentionPages(*parts),
+        NameRulePages(*parts),
+        NameChangePages(*parts),
+        NamePages(*parts, store),
+        BlobPages(*parts, blobs),
+        StateUpkeepPages(*parts),
+        StatePages(*parts),
+        SignInPages(*parts),
+        TokenPages(*parts),
+    )
+    routes = [route for family in families for route in family.routes()]
+    return (*routes, static_route(pages), overview.last_route())

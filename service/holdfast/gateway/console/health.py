@@ -5,52 +5,38 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
-from holdfast.gateway.console.session import form_of
+from holdfast.client.long_requests import ask_long
+from holdfast.gateway.console.family import PageFamily
 from holdfast.protocol.care import DIAGNOSE, GetDoctor
 
 if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from holdfast.client import Client
-    from holdfast.gateway.bodies import Bodies
-    from holdfast.gateway.console.pages import Pages
     from holdfast.gateway.route import HttpRoute
-    from holdfast.protocol.care import DoctorReport
 
 _PATIENCE_SECONDS: Final = 3.0
 _PLACE: Final = "/health"
 
 
-class HealthPages:
+class HealthPages(PageFamily):
     """``/console/health``."""
-
-    def __init__(self, client: Client, pages: Pages, bodies: Bodies) -> None:
-        """``bodies`` take forms."""
-        self._client = client
-        self._pages = pages
-        self._bodies = bodies
 
     async def health(self, request: Request) -> Response:
         """``GET /console/health``: as far as a worker has looked yet."""
-        report, scrub = await asyncio.gather(self._report(), self._client.care.scrub())
+        report, scrub = await asyncio.gather(
+            ask_long(self._client.requester, DIAGNOSE, GetDoctor(), _PATIENCE_SECONDS),
+            self._client.care.scrub(),
+        )
         return self._pages.show(
             request, "health.html", report=report, scrub=scrub, refresh=not report.done
         )
 
     async def scrub(self, request: Request) -> Response:
         """``POST /console/health``: have everything read back once more."""
-        await form_of(request, self._bodies)
+        await self._form(request)
         await self._client.care.scrub(start=True)
         return self._pages.see(_PLACE)
-
-    async def _report(self) -> DoctorReport:
-        return await self._client.requester.ask(
-            DIAGNOSE,
-            GetDoctor(),
-            timeout_seconds=_PATIENCE_SECONDS,
-            attempt_seconds=_PATIENCE_SECONDS,
-        )
 
     def routes(self) -> tuple[HttpRoute, ...]:
         """See ``HttpRoute``."""

@@ -16,16 +16,13 @@ from holdfast.gateway.console.asked import (
     text_of,
     time_typed,
 )
-from holdfast.gateway.console.session import form_of
+from holdfast.gateway.console.family import PageFamily
 from holdfast.gateway.route import Parameter
 
 if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from holdfast.client import Client
-    from holdfast.gateway.bodies import Bodies
-    from holdfast.gateway.console.pages import Pages
     from holdfast.gateway.route import HttpRoute
 
 _MOVE: Final = "/names/move"
@@ -33,14 +30,8 @@ _TO: Final = Parameter(name="to", about="The name that is to have the blob.")
 _DIGEST: Final = Parameter(name="digest", about="The blob, where it is not that of a name.")
 
 
-class NameChangePages:
+class NameChangePages(PageFamily):
     """``/console/names/move`` and ``/console/names/labels``."""
-
-    def __init__(self, client: Client, pages: Pages, bodies: Bodies) -> None:
-        """``bodies`` take forms."""
-        self._client = client
-        self._pages = pages
-        self._bodies = bodies
 
     async def ask(self, request: Request) -> Response:
         """``GET /console/names/move``: what a name is to get, and what it has now."""
@@ -58,7 +49,7 @@ class NameChangePages:
 
     async def move(self, request: Request) -> Response:
         """``POST /console/names/move``: copy or rename, while the name has what was shown."""
-        form = await form_of(request, self._bodies)
+        form = await self._form(request)
         to, name = check_blob_name(needed(request, _TO)), text_of(request, NAME)
         there = count_of(form.text("there"), "the version")
         if form.text("do") == "rename":
@@ -84,7 +75,7 @@ class NameChangePages:
         The blob is put again, of which nothing is sent where it is large. Raises ConflictError
         where the name has another version than was shown.
         """
-        form = await form_of(request, self._bodies)
+        form = await self._form(request)
         name = check_blob_name(needed(request, NAME))
         version = count_of(form.text("version"), "a version")
         stat = await self._client.names.stat(name)

@@ -8,7 +8,7 @@ import msgspec
 
 from holdfast.errors import ConflictError, InvalidError
 from holdfast.gateway.console.asked import count_of, seconds_typed
-from holdfast.gateway.console.session import form_of
+from holdfast.gateway.console.family import PageFamily
 from holdfast.protocol.names import KeptRule, NameRule
 
 if TYPE_CHECKING:
@@ -17,23 +17,14 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from holdfast.client import Client
-    from holdfast.gateway.bodies import Bodies
-    from holdfast.gateway.console.pages import Pages
     from holdfast.gateway.console.session import SentForm
     from holdfast.gateway.route import HttpRoute
 
 _PLACE: Final = "/names/rules"
 
 
-class NameRulePages:
+class NameRulePages(PageFamily):
     """``/console/names/rules``."""
-
-    def __init__(self, client: Client, pages: Pages, bodies: Bodies) -> None:
-        """``bodies`` take forms."""
-        self._client = client
-        self._pages = pages
-        self._bodies = bodies
 
     async def listed(self, request: Request) -> Response:
         """``GET /console/names/rules``."""
@@ -45,7 +36,7 @@ class NameRulePages:
         Raises ConflictError unless the rules are those that were shown, and InvalidError where it
         was not confirmed.
         """
-        form = await form_of(request, self._bodies)
+        form = await self._form(request)
         subject = form.text("kind"), form.raw("text")
         if not form.is_on("sure"):
             msg = "tick the box that says what may go"

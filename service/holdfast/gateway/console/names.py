@@ -5,8 +5,6 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from starlette.responses import Response
-
 from holdfast.domain.blob_names import check_blob_name
 from holdfast.errors import NotFoundError
 from holdfast.gateway.console.asked import (
@@ -19,8 +17,7 @@ from holdfast.gateway.console.asked import (
     text_of,
     time_typed,
 )
-from holdfast.gateway.console.pages import GUARDS
-from holdfast.gateway.console.session import FORM_HEADER, check_form, form_of
+from holdfast.gateway.console.family import PageFamily
 from holdfast.gateway.console.texts import shown, size_text
 from holdfast.gateway.parameters import media_type_of
 from holdfast.gateway.paths import name_url
@@ -30,6 +27,7 @@ from holdfast.protocol.times import parse_time
 
 if TYPE_CHECKING:
     from starlette.requests import Request
+    from starlette.responses import Response
 
     from holdfast.client import Client
     from holdfast.gateway.bodies import Bodies
@@ -46,14 +44,12 @@ _EXPIRES: Final = Parameter(name="expires", about="When the name is to end.")
 _ONE: Final = "/names/one"
 
 
-class NamePages:
+class NamePages(PageFamily):
     """``/console/names`` and below."""
 
     def __init__(self, client: Client, pages: Pages, bodies: Bodies, contents: StoreRoutes) -> None:
-        """``contents`` give bytes."""
-        self._client = client
-        self._pages = pages
-        self._bodies = bodies
+        """``contents`` give the bytes to be saved."""
+        super().__init__(client, pages, bodies)
         self._contents = contents
 
     async def listed(self, request: Request) -> Response:
@@ -99,17 +95,13 @@ class NamePages:
             api=name_url(name),
         )
 
-    async def raw(self, request: Request) -> Response:
-        """``GET /console/names/raw``: the bytes, to be saved."""
-        return await self._contents.get(request)
-
     async def upload(self, request: Request) -> Response:
         """``POST /console/names/upload``: the body is what the name is to have.
 
         With ``version`` only while it has that, whose labels and end it keeps; without, only where
         there is none.
         """
-        check_form(request, request.headers.get(FORM_HEADER, ""))
+        self._check_script(request)
         name, version = check_blob_name(needed(request, NAME)), text_of(request, _VERSION)
         media_type = media_type_of(request)
         labels, expires = text_of(request, _LABELS), text_of(request, _EXPIRES)
@@ -132,11 +124,11 @@ class NamePages:
                     labels=labels_typed(labels),
                     expires_at=time_typed(expires),
                 )
-        return Response(status_code=204, headers={**GUARDS, "Location": self._at(name)})
+        return self._sent_on(self._at(name))
 
     async def delete(self, request: Request) -> Response:
         """``POST /console/names/delete``, where that was confirmed."""
-        form = await form_of(request, self._bodies)
+        form = await self._form(request)
         name = check_blob_name(needed(request, NAME))
         if not form.is_on("sure"):
             stat = await self._client.names.stat(name)
@@ -159,7 +151,7 @@ class NamePages:
 
         Raises ConflictError unless it has what was shown.
         """
-        form = await form_of(request, self._bodies)
+        form = await self._form(request)
         name = check_blob_name(needed(request, NAME))
         there = count_of(form.text("there"), "the version")
         await self._client.names.copy(
@@ -173,7 +165,7 @@ class NamePages:
 
     async def link(self, request: Request) -> Response:
         """``POST /console/names/link``: to get what it has, had or will have; or to put it once."""
-        form = await form_of(request, self._bodies)
+        form = await self._form(request)
         name, of = check_blob_name(needed(request, NAME)), form.text("of")
         is_upload = form.is_on("upload")
         is_latest = of == "latest"
@@ -209,7 +201,7 @@ class NamePages:
                 query=(PREFIX, _LABEL, CURSOR),
             ),
             route(_ONE, "read", self.one, scope=_scope, query=(NAME, CURSOR)),
-            route("/names/raw", "read", self.raw, scope=_scope, query=(NAME, _VERSION)),
+            route("/names/raw", "read", self._contents.get, scope=_scope, query=(NAME, _VERSION)),
             route(
                 "/names/upload",
                 "write",

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
+from holdfast.client.long_requests import ask_long
 from holdfast.client.pages import rows
 from holdfast.errors import HoldfastError, NotFoundError
 from holdfast.gateway.console.asked import PREFIX, text_of
+from holdfast.gateway.console.family import PageFamily
 from holdfast.gateway.console.growth import MAX_SNAPSHOTS, growth_of
 from holdfast.gateway.route import HttpAnswer, HttpRoute
 from holdfast.protocol.care import GET_USAGE, GetUsage
@@ -17,9 +19,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from holdfast.client import Client
     from holdfast.gateway.console.growth import GrowthPlot
-    from holdfast.gateway.console.pages import Pages
     from holdfast.protocol.care import UsageReply
     from holdfast.protocol.status import StoreStatus
 
@@ -29,13 +29,8 @@ _PATIENCE_SECONDS: Final = 3.0
 _LIST_PAGE: Final = 1000
 
 
-class OverviewPages:
+class OverviewPages(PageFamily):
     """``/``, ``/console`` and ``/console/storage``."""
-
-    def __init__(self, client: Client, pages: Pages) -> None:
-        """``pages`` are those of the whole console."""
-        self._client = client
-        self._pages = pages
 
     async def root(self, request: Request) -> Response:
         """``GET /``."""
@@ -87,12 +82,7 @@ class OverviewPages:
             return None, error.detail
 
     async def _usage(self, request: GetUsage) -> UsageReply:
-        return await self._client.requester.ask(
-            GET_USAGE,
-            request,
-            timeout_seconds=_PATIENCE_SECONDS,
-            attempt_seconds=_PATIENCE_SECONDS,
-        )
+        return await ask_long(self._client.requester, GET_USAGE, request, _PATIENCE_SECONDS)
 
     async def _growth(self) -> GrowthPlot | None:
         records = []

@@ -29,9 +29,11 @@ from holdfast.gateway.console.texts import (
 )
 from holdfast.gateway.problems import RETRY_SECONDS, HttpError
 from holdfast.gateway.route import HttpAnswer, HttpRoute
+from holdfast.gateway.tokens import live_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from datetime import datetime
 
     from starlette.requests import Request
 
@@ -60,13 +62,14 @@ GUARDS: Final = {
 class Pages:
     """The base of all pages."""
 
-    def __init__(self, settings: GatewaySettings) -> None:
-        """``settings`` say below which path clients reach the console, and whether by tokens."""
+    def __init__(self, settings: GatewaySettings, clock: Callable[[], datetime]) -> None:
+        """``settings`` say below which path clients reach the console, and where tokens are."""
+        self.now = clock
         public = urlsplit(settings.public_url or "")
         self._base = public.path.rstrip("/")
         self._origin = (settings.public_url or "").rstrip("/")
         self._is_https = public.scheme == "https"
-        self.has_tokens = settings.tokens is not None
+        self.tokens = live_tokens(settings.tokens)
         self._templates = Environment(
             loader=PackageLoader("holdfast.gateway.console"),
             autoescape=True,
@@ -83,7 +86,7 @@ class Pages:
         }
         self._templates.globals |= {
             "url": partial(place, self._base),
-            "has_tokens": self.has_tokens,
+            "has_tokens": self.tokens is not None,
             "static": _static_marks(),
         }
 
@@ -189,7 +192,7 @@ class Pages:
         headers = dict(error.headers) if isinstance(error, HttpError) else {}
         if status in RETRY_SECONDS:
             headers.setdefault("Retry-After", str(RETRY_SECONDS[status]))
-        if status == HTTPStatus.UNAUTHORIZED and self.has_tokens:
+        if status == HTTPStatus.UNAUTHORIZED and self.tokens is not None:
             is_wrong = is_token(session_of(request) or "")
             then = self.url("") if request.method == "POST" else self._here(request)
             return self.show(request, "sign_in.html", status, headers, then=then, is_wrong=is_wrong)

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Final
 
 from holdfast.errors import InvalidError
 from holdfast.gateway.console.asked import count_of, text_of
-from holdfast.gateway.console.session import form_of, is_seal, seal_of, session_of
+from holdfast.gateway.console.family import PageFamily
+from holdfast.gateway.console.session import is_seal, seal_of, session_of
 from holdfast.gateway.console.snapshots import scope_of_snapshot
 from holdfast.gateway.route import Parameter
 from holdfast.gateway.snapshots import check_target
@@ -18,10 +19,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from holdfast.client import Client
     from holdfast.form.terms import RestoreMode
-    from holdfast.gateway.bodies import Bodies
-    from holdfast.gateway.console.pages import Pages
     from holdfast.gateway.console.session import SentForm
     from holdfast.gateway.route import HttpRoute
 
@@ -40,14 +38,8 @@ _SEAL: Final = Parameter(name="seal", about="What shows that the rest is as it w
 _MODES: Final[Mapping[str, RestoreMode]] = {"new": "new", "merge": "merge", "replace": "replace"}
 
 
-class RestorePages:
+class RestorePages(PageFamily):
     """``/console/snapshots/{key}/restore`` and ``/console/restores``."""
-
-    def __init__(self, client: Client, pages: Pages, bodies: Bodies) -> None:
-        """``bodies`` take forms."""
-        self._client = client
-        self._pages = pages
-        self._bodies = bodies
 
     async def choose(self, request: Request) -> Response:
         """``GET /console/snapshots/{key}/restore``."""
@@ -56,7 +48,7 @@ class RestorePages:
 
     async def begin(self, request: Request) -> Response:
         """``POST /console/snapshots/{key}/restore``: a dry run, or what one showed if confirmed."""
-        form = await form_of(request, self._bodies)
+        form = await self._form(request)
         asked = _restore_of(str(request.path_params["key"]), form)
         await check_target(request, asked)
         record = await self._client.requester.ask(RESTORE_SNAPSHOT, asked)

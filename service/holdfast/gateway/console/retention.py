@@ -7,16 +7,14 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from holdfast.gateway.console.asked import APP, count_of, labels_typed, text_of
-from holdfast.gateway.console.session import form_of
+from holdfast.gateway.console.family import PageFamily
+from holdfast.gateway.console.snapshots import scope_of_app
 from holdfast.protocol.retention import KeepSnapshots
 
 if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from holdfast.client import Client
-    from holdfast.gateway.bodies import Bodies
-    from holdfast.gateway.console.pages import Pages
     from holdfast.gateway.console.session import SentForm
     from holdfast.gateway.route import HttpRoute
     from holdfast.protocol.retention import KeptSnapshots, PruneReport, SnapshotPolicy
@@ -25,14 +23,8 @@ _PLACE: Final = "/retention"
 _COUNTS: Final = ("last", "hourly", "daily", "weekly", "monthly", "yearly")
 
 
-class RetentionPages:
+class RetentionPages(PageFamily):
     """``/console/retention``."""
-
-    def __init__(self, client: Client, pages: Pages, bodies: Bodies) -> None:
-        """``bodies`` take forms."""
-        self._client = client
-        self._pages = pages
-        self._bodies = bodies
 
     async def policy(self, request: Request) -> Response:
         """``GET /console/retention``: the policy of an app, or of all without one of their own."""
@@ -46,7 +38,7 @@ class RetentionPages:
         The policy of an app is made only once its dry run was shown. Superfluous snapshots are
         removed at once only where that is said by itself.
         """
-        form = await form_of(request, self._bodies)
+        form = await self._form(request)
         app = text_of(request, APP).strip() or None
         action = form.text("do")
         if action == "prune" and app is not None and form.is_on("sure"):
@@ -99,14 +91,9 @@ class RetentionPages:
         """See ``HttpRoute``."""
         route = self._pages.route
         return (
-            route(_PLACE, "read", self.policy, scope=_scope, query=(APP,)),
-            route(_PLACE, "admin", self.change, scope=_scope, query=(APP,), does=True),
+            route(_PLACE, "read", self.policy, scope=scope_of_app, query=(APP,)),
+            route(_PLACE, "admin", self.change, scope=scope_of_app, query=(APP,), does=True),
         )
-
-
-def _scope(request: Request) -> str:
-    app = text_of(request, APP).strip()
-    return f"/snapshots/{app}:" if app else "/snapshots/"
 
 
 def _keep_of(form: SentForm) -> KeepSnapshots:

@@ -4,44 +4,26 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from holdfast.gateway.console.family import PageFamily
 from holdfast.gateway.console.session import new_session, open_form_of
 from holdfast.gateway.route import Parameter
-from holdfast.gateway.tokens import find_token, live_tokens
+from holdfast.gateway.tokens import find_token
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from datetime import datetime
-
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from holdfast.gateway.bodies import Bodies
-    from holdfast.gateway.console.pages import Pages
     from holdfast.gateway.route import HttpRoute
-    from holdfast.gateway.settings import GatewaySettings
 
 _THEN = Parameter(name="then", about="The page to go to.")
 
 
-class SignInPages:
+class SignInPages(PageFamily):
     """``/console/sign-in`` and ``/console/sign-out``."""
-
-    def __init__(
-        self,
-        settings: GatewaySettings,
-        pages: Pages,
-        bodies: Bodies,
-        clock: Callable[[], datetime],
-    ) -> None:
-        """``settings`` say where the tokens are."""
-        self._pages = pages
-        self._bodies = bodies
-        self._clock = clock
-        self._tokens = live_tokens(settings.tokens)
 
     async def ask(self, request: Request) -> Response:
         """``GET /console/sign-in``."""
-        if self._tokens is None:
+        if self._pages.tokens is None:
             return self._pages.see("")
         then = self._then(request.query_params.get(_THEN.name, ""))
         return self._pages.show(request, "sign_in.html", then=then, is_wrong=False)
@@ -49,10 +31,10 @@ class SignInPages:
     async def sign_in(self, request: Request) -> Response:
         """``POST /console/sign-in``: begin a session with a token that holds."""
         form = await open_form_of(request, self._bodies)
-        if self._tokens is None:
+        if self._pages.tokens is None:
             return self._pages.see("")
         text, then = form.text("token"), self._then(form.text("then"))
-        if find_token(self._tokens.read(), text, self._clock()) is None:
+        if find_token(self._pages.tokens.read(), text, self._pages.now()) is None:
             return self._pages.show(request, "sign_in.html", 401, then=then, is_wrong=True)
         answer = self._pages.see_url(then)
         self._pages.begin_session(request, answer, text)

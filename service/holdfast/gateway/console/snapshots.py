@@ -15,7 +15,7 @@ from holdfast.gateway.console.asked import (
     needed,
     text_of,
 )
-from holdfast.gateway.console.session import form_of
+from holdfast.gateway.console.family import PageFamily
 from holdfast.gateway.console.texts import size_text, time_text
 from holdfast.gateway.console.tree import VIEWED_BYTES, is_text, level_of
 from holdfast.gateway.route import Parameter
@@ -60,16 +60,14 @@ _FROM: Final = Parameter(name="from", about="The snapshot to compare with.")
 _FILTERS: Final = (APP, _LABEL, _STATE, _SINCE, _UNTIL)
 
 
-class SnapshotPages:
+class SnapshotPages(PageFamily):
     """``/console/snapshots`` and below."""
 
     def __init__(
         self, client: Client, pages: Pages, bodies: Bodies, contents: SnapshotRoutes
     ) -> None:
-        """``contents`` give bytes."""
-        self._client = client
-        self._pages = pages
-        self._bodies = bodies
+        """``contents`` give the bytes to be saved."""
+        super().__init__(client, pages, bodies)
         self._contents = contents
 
     async def listed(self, request: Request) -> Response:
@@ -91,7 +89,7 @@ class SnapshotPages:
 
     async def create(self, request: Request) -> Response:
         """``POST /console/snapshots``: have an app archived, and look at how far it is."""
-        form = await form_of(request, self._bodies)
+        form = await self._form(request)
         asked = CreateSnapshot(
             app=form.text("app"),
             labels=labels_typed(form.text("labels")),
@@ -153,10 +151,6 @@ class SnapshotPages:
         """``GET /console/snapshots/{key}/raw``: the bytes of a file, to be saved."""
         return await self._contents.file_at(request, bytes_of(request, PATH))
 
-    async def archive(self, request: Request) -> Response:
-        """``GET /console/snapshots/{key}/archive``: all of it, to be saved."""
-        return await self._contents.archive(request)
-
     async def diff(self, request: Request) -> Response:
         """``GET /console/snapshots/{key}/diff``: a page of what changed."""
         record = await self._readable(request)
@@ -176,7 +170,7 @@ class SnapshotPages:
 
     async def delete(self, request: Request) -> Response:
         """``POST /console/snapshots/{key}/delete``, where that was confirmed."""
-        form = await form_of(request, self._bodies)
+        form = await self._form(request)
         record = await self._record(request)
         if not form.is_on("sure"):
             return self._pages.confirm(
@@ -194,7 +188,7 @@ class SnapshotPages:
 
     async def purge(self, request: Request) -> Response:
         """``POST /console/purge``: forget all snapshots of an app, whose name was typed."""
-        form = await form_of(request, self._bodies)
+        form = await self._form(request)
         app = needed(request, APP)
         if form.text("typed") == app:
             await self._client.snapshots.purge(app)
@@ -212,7 +206,7 @@ class SnapshotPages:
 
     async def hold(self, request: Request) -> Response:
         """``POST /console/snapshots/{key}/hold``: keep it from policies, or no more."""
-        form = await form_of(request, self._bodies)
+        form = await self._form(request)
         key = str(request.path_params["key"])
         if form.is_on("release"):
             await self._client.retention.release(key)
@@ -222,7 +216,7 @@ class SnapshotPages:
 
     async def link(self, request: Request) -> Response:
         """``POST /console/snapshots/{key}/link``: a link to it, or to a file of it."""
-        form = await form_of(request, self._bodies)
+        form = await self._form(request)
         key, path = str(request.path_params["key"]), bytes_of(request, PATH)
         link = await self._client.snapshots.link(
             key,
@@ -272,7 +266,7 @@ class SnapshotPages:
                 "/snapshots",
                 "read",
                 self.listed,
-                scope=_scope_of_list,
+                scope=scope_of_app,
                 query=(*_FILTERS, CURSOR),
             ),
             route("/snapshots", "write", self.create, scope=lambda _: "/snapshots/", does=True),
@@ -287,7 +281,7 @@ class SnapshotPages:
             ),
             route(f"{_ONE}/file", "read", self.file, scope=scope_of_snapshot, query=(PATH,)),
             route(f"{_ONE}/raw", "read", self.raw, scope=scope_of_snapshot, query=(PATH,)),
-            route(f"{_ONE}/archive", "read", self.archive, scope=scope_of_snapshot),
+            route(f"{_ONE}/archive", "read", self._contents.archive, scope=scope_of_snapshot),
             route(f"{_ONE}/diff", "read", self.diff, scope=_scopes_of_diff, query=(_FROM, CURSOR)),
             route(f"{_ONE}/delete", "write", self.delete, scope=scope_of_snapshot, does=True),
             route(f"{_ONE}/hold", "write", self.hold, scope=scope_of_snapshot, does=True),
@@ -307,7 +301,8 @@ def scope_of_snapshot(request: Request) -> str:
     return f"/snapshots/{request.path_params['key']}"
 
 
-def _scope_of_list(request: Request) -> str:
+def scope_of_app(request: Request) -> str:
+    """Where a program would find the snapshots of an app, or of all where none is asked for."""
     app = text_of(request, APP).strip()
     return f"/snapshots/{app}:" if app else "/snapshots/"
 

@@ -5,24 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-from starlette.responses import Response
 
 from holdfast.domain.blob_names import check_blob_name
 from holdfast.errors import ConflictError, InvalidError
 from holdfast.gateway.console.asked import NAME, count_of, needed, seconds_typed, text_of
-from holdfast.gateway.console.pages import GUARDS
-from holdfast.gateway.console.session import FORM_HEADER, check_form, form_of
+from holdfast.gateway.console.family import PageFamily
 from holdfast.gateway.console.texts import shown
 from holdfast.gateway.route import Parameter
 from holdfast.gateway.states import MAX_JSON_BYTES
 
 if TYPE_CHECKING:
     from starlette.requests import Request
+    from starlette.responses import Response
 
-    from holdfast.client import Client
     from holdfast.gateway.access import ScopeVerb
-    from holdfast.gateway.bodies import Bodies
-    from holdfast.gateway.console.pages import Pages
     from holdfast.gateway.route import Handle, HttpRoute
     from holdfast.protocol.states import KeptPolicy
 
@@ -35,21 +31,15 @@ def policy_mark(policy: KeptPolicy) -> str:
     return msgspec.json.encode(policy).decode()
 
 
-class StateUpkeepPages:
+class StateUpkeepPages(PageFamily):
     """The forms of ``/console/states/one``."""
-
-    def __init__(self, client: Client, pages: Pages, bodies: Bodies) -> None:
-        """``bodies`` take forms."""
-        self._client = client
-        self._pages = pages
-        self._bodies = bodies
 
     async def append(self, request: Request) -> Response:
         """``POST /console/states/append``: a command, while the last one is that which was shown.
 
         A conflict tells of commands appended meanwhile and not seen.
         """
-        form = await form_of(request, self._bodies)
+        form = await self._form(request)
         name, text = check_blob_name(needed(request, NAME)), form.text("command")
         try:
             command: object = msgspec.json.decode(text)
@@ -61,7 +51,7 @@ class StateUpkeepPages:
 
     async def save(self, request: Request) -> Response:
         """``POST /console/states/save``: the body is the state as of the command ``index``."""
-        check_form(request, request.headers.get(FORM_HEADER, ""))
+        self._check_script(request)
         name = check_blob_name(needed(request, NAME))
         index = count_of(text_of(request, _INDEX), "the last command that it includes")
         states = self._client.states
@@ -71,15 +61,14 @@ class StateUpkeepPages:
         else:
             async with self._bodies.whole(request, MAX_JSON_BYTES) as text:
                 await states.save_json(name, text, last_applied_index=index)
-        at = self._pages.url("/states/one", name=name)
-        return Response(status_code=204, headers={**GUARDS, "Location": at})
+        return self._sent_on(self._pages.url("/states/one", name=name))
 
     async def policy(self, request: Request) -> Response:
         """``POST /console/states/policy``: change what was typed anew; the rest stays.
 
         Raises ConflictError unless the policy is that which was shown.
         """
-        form = await form_of(request, self._bodies)
+        form = await self._form(request)
         name = check_blob_name(needed(request, NAME))
         typed: dict[str, Any] = {
             "save_every": count_of(form.text("save_every"), "the count of commands") or None,
@@ -97,7 +86,7 @@ class StateUpkeepPages:
 
     async def trim(self, request: Request) -> Response:
         """``POST /console/states/trim``, where that was confirmed."""
-        form = await form_of(request, self._bodies)
+        form = await self._form(request)
         name = check_blob_name(needed(request, NAME))
         through = count_of(form.text("through"), "the last command to forget")
         if form.is_on("sure"):
@@ -115,7 +104,7 @@ class StateUpkeepPages:
 
     async def repair(self, request: Request) -> Response:
         """``POST /console/states/repair``, where that was confirmed."""
-        form = await form_of(request, self._bodies)
+        form = await self._form(request)
         name = check_blob_name(needed(request, NAME))
         begin = count_of(form.text("from"), "the index of the next command")
         if form.is_on("sure"):
@@ -132,7 +121,7 @@ class StateUpkeepPages:
 
     async def remove(self, request: Request) -> Response:
         """``POST /console/states/remove``, where that was confirmed."""
-        form = await form_of(request, self._bodies)
+        form = await self._form(request)
         name = check_blob_name(needed(request, NAME))
         if form.is_on("sure"):
             await self._client.states.remove(name)

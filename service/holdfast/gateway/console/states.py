@@ -10,6 +10,7 @@ from msgspec import UNSET
 from holdfast.domain.blob_names import check_blob_name
 from holdfast.errors import NotFoundError
 from holdfast.gateway.console.asked import CURSOR, NAME, PREFIX, count_of, needed, text_of
+from holdfast.gateway.console.family import PageFamily
 from holdfast.gateway.console.state_upkeep import policy_mark
 from holdfast.gateway.console.tree import VIEWED_BYTES, is_text
 from holdfast.gateway.route import Parameter
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from holdfast.client import Client
-    from holdfast.gateway.console.pages import Pages
     from holdfast.gateway.route import HttpRoute
     from holdfast.protocol.states import LogEntry, LogPage
 
@@ -33,13 +32,8 @@ _HASH: Final = Parameter(name="hash", about="The hash of a save.")
 _FROM: Final = Parameter(name="from", about="The first command to show.")
 
 
-class StatePages:
+class StatePages(PageFamily):
     """``/console/states`` and below."""
-
-    def __init__(self, client: Client, pages: Pages) -> None:
-        """``pages`` are those of the whole console."""
-        self._client = client
-        self._pages = pages
 
     async def listed(self, request: Request) -> Response:
         """``GET /console/states``."""

@@ -9,7 +9,7 @@ from starlette.responses import Response
 from holdfast.errors import NotFoundError
 from holdfast.gateway.console.pages import GUARDS, STATIC
 from holdfast.gateway.content import IMMUTABLE
-from holdfast.gateway.route import HttpAnswer, HttpRoute, Parameter
+from holdfast.gateway.route import ABSENT, HttpAnswer, HttpRoute, Parameter
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -24,19 +24,12 @@ _TYPES: Final = {
 _MARK: Final = Parameter(name="v", about="Changes with the file, so browsers keep it for ever.")
 
 
-class StaticFiles:
-    """``/console/static/{file}``: open to everybody, and the same everywhere."""
+def static_route(pages: Pages) -> HttpRoute:
+    """``GET /console/static/{file}``: open to everybody, the same everywhere, and read once."""
+    files = {path.name: (path.read_bytes(), _TYPES[path.suffix]) for path in STATIC.iterdir()}
 
-    def __init__(self, pages: Pages) -> None:
-        """The files are read once."""
-        self._pages = pages
-        self._files = {
-            path.name: (path.read_bytes(), _TYPES[path.suffix]) for path in STATIC.iterdir()
-        }
-
-    async def file(self, request: Request) -> Response:
-        """``GET /console/static/{file}``."""
-        found = self._files.get(str(request.path_params["file"]))
+    async def file(request: Request) -> Response:
+        found = files.get(str(request.path_params["file"]))
         if found is None:
             msg = "there is no such file"
             raise NotFoundError(msg)
@@ -44,17 +37,13 @@ class StaticFiles:
         headers = {**GUARDS, "Cache-Control": IMMUTABLE}
         return Response(data, headers=headers, media_type=media_type)
 
-    def routes(self) -> tuple[HttpRoute, ...]:
-        """See ``HttpRoute``."""
-        return (
-            HttpRoute(
-                method="GET",
-                path="/console/static/{file}",
-                verb="open",
-                summary="A file of the console.",
-                handle=self.file,
-                answers={200: HttpAnswer(about="It."), 404: HttpAnswer(about="There is none.")},
-                query=(_MARK,),
-                show_failure=self._pages.failure,
-            ),
-        )
+    return HttpRoute(
+        method="GET",
+        path="/console/static/{file}",
+        verb="open",
+        summary="A file of the console.",
+        handle=file,
+        answers={200: HttpAnswer(about="It."), 404: ABSENT},
+        query=(_MARK,),
+        show_failure=pages.failure,
+    )

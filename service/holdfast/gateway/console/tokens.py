@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING
 from holdfast.errors import UnavailableError
 from holdfast.gateway.access import SESSION_COOKIE
 from holdfast.gateway.console.asked import seconds_typed
-from holdfast.gateway.console.session import form_of
+from holdfast.gateway.console.family import PageFamily
 from holdfast.gateway.console.texts import shown
 from holdfast.gateway.tokens import (
     find_token,
-    live_tokens,
     new_token,
     read_tokens,
     without,
@@ -26,15 +25,11 @@ from holdfast.live_file import change_live_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from datetime import datetime
 
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from holdfast.gateway.bodies import Bodies
-    from holdfast.gateway.console.pages import Pages
     from holdfast.gateway.route import HttpRoute
-    from holdfast.gateway.settings import GatewaySettings
     from holdfast.gateway.tokens import Token
     from holdfast.live_file import LiveFile
 
@@ -43,21 +38,8 @@ if TYPE_CHECKING:
 _PLACE = "/tokens"
 
 
-class TokenPages:
+class TokenPages(PageFamily):
     """``/console/tokens``."""
-
-    def __init__(
-        self,
-        settings: GatewaySettings,
-        pages: Pages,
-        bodies: Bodies,
-        clock: Callable[[], datetime],
-    ) -> None:
-        """``settings`` say where the tokens are."""
-        self._pages = pages
-        self._bodies = bodies
-        self._clock = clock
-        self._tokens = live_tokens(settings.tokens)
 
     async def listed(self, request: Request) -> Response:
         """``GET /console/tokens``."""
@@ -65,8 +47,8 @@ class TokenPages:
 
     async def create(self, request: Request) -> Response:
         """``POST /console/tokens``: make one, and show it this once."""
-        form = await form_of(request, self._bodies)
-        now = self._clock().replace(microsecond=0)
+        form = await self._form(request)
+        now = self._pages.now().replace(microsecond=0)
         seconds = seconds_typed(form.text("expires"))
         text, token = new_token(
             form.texts("scopes"),
@@ -79,7 +61,7 @@ class TokenPages:
 
     async def remove(self, request: Request) -> Response:
         """``POST /console/tokens/remove``, where that was confirmed."""
-        form = await form_of(request, self._bodies)
+        form = await self._form(request)
         id_ = form.text("id")
         if form.is_on("sure"):
             await self._change(partial(without, ids=[id_]))
@@ -105,13 +87,13 @@ class TokenPages:
             raise UnavailableError(f"{file.path}: {error.strerror}") from error
 
     def _shown(self, request: Request, *, made: str = "") -> Response:
-        if self._tokens is None:
+        if self._pages.tokens is None:
             return self._pages.show(request, "tokens.html", tokens=None)
-        now, path = self._clock(), self._tokens.path
+        now, path = self._pages.now(), self._pages.tokens.path
         return self._pages.show(
             request,
             "tokens.html",
-            tokens=[(token, token.holds(now)) for token in self._tokens.read()],
+            tokens=[(token, token.holds(now)) for token in self._pages.tokens.read()],
             file=quote(str(path)),
             mine=self._mine(request),
             made=made,
@@ -121,15 +103,15 @@ class TokenPages:
     def _mine(self, request: Request) -> str:
         """The id of the token of this session; empty where there is none."""
         shown_token = request.cookies.get(SESSION_COOKIE, "")
-        mine = find_token(self._file().read(), shown_token, self._clock())
+        mine = find_token(self._file().read(), shown_token, self._pages.now())
         return "" if mine is None else mine.id
 
     def _file(self) -> LiveFile[tuple[Token, ...]]:
         """Raises UnavailableError."""
-        if self._tokens is None:
+        if self._pages.tokens is None:
             msg = "this gateway has no file of tokens"
             raise UnavailableError(msg)
-        return self._tokens
+        return self._pages.tokens
 
     def routes(self) -> tuple[HttpRoute, ...]:
         """See ``HttpRoute``."""

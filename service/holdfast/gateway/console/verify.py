@@ -10,11 +10,12 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from holdfast.client.long_requests import ask_long
 from holdfast.domain.blob_names import check_blob_name
 from holdfast.domain.digest import parse_digest
 from holdfast.errors import UnavailableError
 from holdfast.gateway.console.asked import NAME, count_of, needed
-from holdfast.gateway.console.session import form_of
+from holdfast.gateway.console.family import PageFamily
 from holdfast.gateway.console.snapshots import scope_of_snapshot
 from holdfast.protocol.blobs import VERIFY_BLOBS, VerifyBlobs
 from holdfast.protocol.files import VERIFY_SNAPSHOT, VerifySnapshot
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from holdfast.client import Client
-    from holdfast.gateway.bodies import Bodies
-    from holdfast.gateway.console.pages import Pages
     from holdfast.gateway.console.session import SentForm
     from holdfast.gateway.route import HttpRoute
     from holdfast.protocol.blobs import DamagedBlob
@@ -59,30 +57,20 @@ class ReadBack:
         return ReadBack(counts, damaged, found, self.cursor)
 
 
-class VerifyPages:
+class VerifyPages(PageFamily):
     """``…/verify`` of blobs, of one of them, of a snapshot and of a state."""
-
-    def __init__(self, client: Client, pages: Pages, bodies: Bodies) -> None:
-        """``bodies`` take forms."""
-        self._client = client
-        self._pages = pages
-        self._bodies = bodies
 
     async def blobs(self, request: Request) -> Response:
         """``POST /console/blobs/verify``."""
-        form = await form_of(request, self._bodies)
-        report = await self._client.requester.ask(
-            VERIFY_BLOBS,
-            VerifyBlobs(cursor=form.text("cursor") or None),
-            timeout_seconds=_PART_SECONDS,
-            attempt_seconds=_PART_SECONDS,
-        )
+        form = await self._form(request)
+        asked = VerifyBlobs(cursor=form.text("cursor") or None)
+        report = await ask_long(self._client.requester, VERIFY_BLOBS, asked, _PART_SECONDS)
         part = _of_blobs(report.checked, report.bytes, report.damaged, report.cursor)
         return self._shown(request, part.after(form), of="all blobs", back="/blobs")
 
     async def blob(self, request: Request) -> Response:
         """``POST /console/blobs/{digest}/verify``."""
-        await form_of(request, self._bodies)
+        await self._form(request)
         digest = parse_digest(str(request.path_params["digest"]))
         found = _of_blobs(0, 0, [], None)
         async for report in self._client.verify(digest):
@@ -91,14 +79,10 @@ class VerifyPages:
 
     async def snapshot(self, request: Request) -> Response:
         """``POST /console/snapshots/{key}/verify``."""
-        form = await form_of(request, self._bodies)
+        form = await self._form(request)
         key = str(request.path_params["key"])
-        report = await self._client.requester.ask(
-            VERIFY_SNAPSHOT,
-            VerifySnapshot(key=key, cursor=form.text("cursor") or None),
-            timeout_seconds=_PART_SECONDS,
-            attempt_seconds=_PART_SECONDS,
-        )
+        asked = VerifySnapshot(key=key, cursor=form.text("cursor") or None)
+        report = await ask_long(self._client.requester, VERIFY_SNAPSHOT, asked, _PART_SECONDS)
         part = ReadBack(
             {"packs": report.packs, "frames": report.frames, "bytes": report.bytes},
             [_of_pack(pack) for pack in report.damaged],
@@ -109,7 +93,7 @@ class VerifyPages:
 
     async def state(self, request: Request) -> Response:
         """``POST /console/states/verify``. Raises UnavailableError where it takes too long."""
-        await form_of(request, self._bodies)
+        await self._form(request)
         name = check_blob_name(needed(request, NAME))
         try:
             async with asyncio.timeout(_STATE_SECONDS):

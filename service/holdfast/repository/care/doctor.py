@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from holdfast.repository.care.inventory import Inventory, InventoryReport
     from holdfast.repository.care.scrub import Scrub
     from holdfast.repository.care.scrub_record import Lap, ScrubRecord
-    from holdfast.repository.care.uses import Missing
     from holdfast.repository.collector.collector import Collector
     from holdfast.repository.collector.report import CollectionReport, SpaceReport
     from holdfast.stores.record_ports import RecordStore
@@ -158,15 +157,12 @@ def _of_orphans(space: SpaceReport) -> Iterator[Finding]:
         )
 
 
-def _how_lost(lost: Missing) -> str:
-    return "lacks a part of what is needed" if lost.in_part else "is missing or damaged"
-
-
 def _of_report(report: InventoryReport) -> Iterator[Finding]:
     for lost in report.lost[:_TOLD]:
+        how = "lacks a part of what is needed" if lost.in_part else "is missing or damaged"
         yield _error(
             kind="lost_reference",
-            text=f"{lost.user} needs {lost.digest} of {lost.space}, which {_how_lost(lost)}",
+            text=f"{lost.user} needs {lost.digest} of {lost.space}, which {how}",
             advice="put the bytes again from a good copy, or delete what needs them",
         )
     if len(report.lost) > _TOLD:

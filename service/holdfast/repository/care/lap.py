@@ -159,8 +159,7 @@ class LapRun:
         try:
             await self._carried.renew(lambda record: replace(record, **changes))
         except CorruptError as error:
-            msg = f"the record of the scrub: {error.detail}"
-            raise UnavailableError(msg) from error
+            raise UnavailableError(f"the record of the scrub: {error.detail}") from error
         self._renewed_at = self._monotonic()
 
     # --- blobs ---

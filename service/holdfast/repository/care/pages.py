@@ -34,5 +34,4 @@ async def all_changes(records: RecordStore) -> AsyncIterator[Sequence[Changed]]:
         if page.is_end and position >= last:
             return
         if not page.changes and not await waits.wait():
-            msg = "the replica that was asked lacks the newest records"
-            raise UnavailableError(msg)
+            raise UnavailableError("the replica that was asked lacks the newest records")

@@ -173,5 +173,4 @@ class Scrub:
 
     def _check_ours(self, record: ScrubRecord) -> None:
         if record.lap is None or record.lease.owner != self._worker:
-            msg = "another worker carries the scrub on"
-            raise ConflictError(msg)
+            raise ConflictError("another worker carries the scrub on")

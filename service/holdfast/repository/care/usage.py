@@ -41,7 +41,6 @@ class Usage(Runs["Grouping", UsageReport]):
         try:
             inventory = await self._inventory.take(grouping)
         except (OSError, sqlite3.Error) as error:
-            msg = f"the worker's temporary files: {error}"
-            raise UnavailableError(msg) from error
+            raise UnavailableError(f"the worker's temporary files: {error}") from error
         collection = await self._collector.collect(dry_run=True, seconds=LONGEST_SECONDS)
         return UsageReport(inventory, collection)

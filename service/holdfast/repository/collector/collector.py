@@ -226,8 +226,7 @@ class Collector:
                 await asyncio.to_thread(spool.need, some)
                 await self._pace.spend(_RECORD_BYTES * len(some))
         except HoldfastError as error:
-            msg = f"the root {root} cannot be read: {error.detail}"
-            raise UnavailableError(msg) from error
+            raise UnavailableError(f"the root {root} cannot be read: {error.detail}") from error
 
     async def _remove(
         self, space: Space, spool: Spool, found: SpaceReport, now: datetime, *, dry_run: bool

@@ -87,8 +87,7 @@ class Removals:
             try:
                 note = msgspec.json.decode(record.value, type=Removal)
             except msgspec.MsgspecError as error:
-                msg = f"{record.key}: the note of a removal is unreadable"
-                raise CorruptError(msg) from error
+                raise CorruptError(f"{record.key}: the note of a removal is unreadable") from error
             if note.space == space:
                 await self._finish(store, record, note, now)
 

@@ -83,11 +83,9 @@ async def read_roots(source: RootSource, spool: Spool) -> RootsNote:
             if lasting >= counted:
                 return RootsNote(created=latest.created, last=latest.last, keys=lasting)
             if await _quiet_extent(source, extent, position) is not None:
-                msg = f"{counted - lasting} records are counted and cannot be read"
-                raise CorruptError(msg)
+                raise CorruptError(f"{counted - lasting} records are counted and cannot be read")
         if not page.changes and not await waits.wait():
-            msg = "the records kept changing while they were read"
-            raise UnavailableError(msg)
+            raise UnavailableError("the records kept changing while they were read")
 
 
 async def _quiet_extent(source: RootSource, before: Extent, position: int) -> Extent | None:
@@ -104,12 +102,10 @@ def _take_in(source: RootSource, changes: Sequence[Changed], spool: Spool) -> No
         try:
             roots += source.named(changed)
         except CorruptError as error:
-            msg = f"{changed.key}: {error.detail}"
-            raise CorruptError(msg) from error
+            raise CorruptError(f"{changed.key}: {error.detail}") from error
     spool.meet([one.key for one in changes if one.key.startswith(lasting)], roots)
 
 
 def _check_same(before: Extent, after: Extent) -> None:
     if after.created != before.created or after.last < before.last:
-        msg = "the records' store was replaced, or lost its end, while it was read"
-        raise CorruptError(msg)
+        raise CorruptError("the records' store was replaced, or lost its end, while it was read")

@@ -97,12 +97,10 @@ class RecordKind(Generic[RecordT]):
         try:
             record = msgspec.json.decode(found.value, type=self.form)
         except msgspec.MsgspecError as error:
-            msg = "the record is unreadable"
-            raise CorruptError(msg) from error
+            raise CorruptError("the record is unreadable") from error
         name = self.name_at(found.key)
         if self.name is not None and self.name(record) != name:
-            msg = "the record is another's"
-            raise CorruptError(msg)
+            raise CorruptError("the record is another's")
         return self.held(name, record, found.revision)
 
     def of(self, found: Record | Changed) -> Held[RecordT] | None:
@@ -138,8 +136,7 @@ class Held(Generic[RecordT]):
     def check_live(self) -> None:
         """Raises ConflictError when it has ended."""
         if not self.is_live:
-            msg = f"the {self.kind.noun} has ended"
-            raise ConflictError(msg)
+            raise ConflictError(f"the {self.kind.noun} has ended")
 
 
 Beside = Callable[[Held[RecordT] | None, Held[RecordT]], Awaitable[Sequence[Change]]]
@@ -158,8 +155,7 @@ class Ledger:
         try:
             return kind.read(await self._records.get(kind.key(name)))
         except NotFoundError as error:
-            msg = f"no such {kind.noun}"
-            raise NotFoundError(msg) from error
+            raise NotFoundError(f"no such {kind.noun}") from error
 
     async def find(self, kind: RecordKind[RecordT], name: str) -> Held[RecordT] | None:
         """As `get`; None where there is no such record."""
@@ -173,8 +169,7 @@ class Ledger:
         try:
             return await self.get(held.kind, held.name)
         except NotFoundError as error:
-            msg = f"the {held.kind.noun} was removed"
-            raise ConflictError(msg) from error
+            raise ConflictError(f"the {held.kind.noun} was removed") from error
 
     async def written_at(self, held: Held[RecordT]) -> datetime:
         """When ``held`` was written, by the store's clock. Raises ConflictError: changed since."""
@@ -329,8 +324,7 @@ class Ledger:
 
         def unless_changed(record: RecordT) -> RecordT:
             if record != held.record:
-                msg = f"the {held.kind.noun} has changed"
-                raise ConflictError(msg)
+                raise ConflictError(f"the {held.kind.noun} has changed")
             return change(record)
 
         return await self.update(held, unless_changed)

@@ -63,6 +63,5 @@ def _used(first: LinkUse, ranged: bool, now: datetime, before: LinkUse | None) -
     if is_repeat(before.op_id, first.op_id):
         return before
     if not ranged or now - datetime.fromisoformat(before.first_at) > RANGES_FOR:
-        msg = "the link was for one use, and was used"
-        raise ForbiddenError(msg)
+        raise ForbiddenError("the link was for one use, and was used")
     return before

@@ -97,8 +97,7 @@ class NameExpiry:
 
         def ended(record: NameRecord) -> NameRecord:
             if record != held.record:
-                msg = "the name has changed"
-                raise ConflictError(msg)
+                raise ConflictError("the name has changed")
             return deleted(record, op, Conditions(), step, reason=EXPIRED)
 
         await self._writes.lose(held, ended, step)

@@ -173,11 +173,9 @@ class NameRepository:
         """
         check_blob_name(name)
         if (source is None) == (digest is None) or (version is not None and source is None):
-            msg = "a copy is from a name, perhaps a version of it, or from a digest"
-            raise InvalidError(msg)
+            raise InvalidError("a copy is from a name, perhaps a version of it, or from a digest")
         if source == name and version is None:
-            msg = "a name is copied onto itself only from a version of it"
-            raise InvalidError(msg)
+            raise InvalidError("a name is copied onto itself only from a version of it")
         conditions.check(may_be_absent=True, may_be_present=True)
         op = op_id or self._sources.new_id()
         return await self._bring(
@@ -263,8 +261,7 @@ class NameRepository:
             return
         if (await look()).digest != digest:
             raise SourceChangedError
-        msg = "the blob to be copied is not there, or cannot be read back"
-        raise NotFoundError(msg)
+        raise NotFoundError("the blob to be copied is not there, or cannot be read back")
 
     async def rename(
         self, name: str, source: str, *, conditions: Conditions, op_id: str | None
@@ -275,8 +272,7 @@ class NameRepository:
         """
         check_blob_name(name)
         if source == name:
-            msg = "a name is renamed to another"
-            raise InvalidError(msg)
+            raise InvalidError("a name is renamed to another")
         conditions.check(may_be_absent=True, may_be_present=True)
         op = op_id or self._sources.new_id()
         look = partial(self._source, source, None, None)
@@ -359,50 +355,25 @@ class NameRepository:
         The content's cursor goes on with the same blob, whatever the name has by then: with one
         nothing is said of the name. Raises NotFoundError, CorruptError, InvalidError.
         """
+        read = partial(
+            self._blobs.read, offset=offset, length=length, proxy=proxy, direct=direct, named=True
+        )
         if cursor is not None:
             of, _, cursor = cursor.partition(_CURSOR_JOINT)
             digest = parse_digest(of)
-            content = await self._read(digest, offset, length, cursor, proxy=proxy, direct=direct)
-            return digest, None, content
+            return digest, None, _followed(digest, await read(digest, cursor=cursor))
         found = await self.find(name, version=version)
         for _ in range(_READS):
             digest = Digest(found.content.digest)
             try:
-                content = await self._read(digest, offset, length, None, proxy=proxy, direct=direct)
+                content = _followed(digest, await read(digest))
             except NotFoundError as error:
                 found = await self.find(name, version=version)
                 if found.content.digest == digest:
-                    msg = "the blob that the name has is not there"
-                    raise CorruptError(msg) from error
+                    raise CorruptError("the blob that the name has is not there") from error
             else:
                 return digest, found, content
-        msg = "the name kept changing while it was read"
-        raise UnavailableError(msg)
-
-    async def _read(
-        self,
-        digest: Digest,
-        offset: int,
-        length: int | None,
-        cursor: str | None,
-        *,
-        proxy: bool,
-        direct: bool,
-    ) -> Content:
-        content = await self._blobs.read(
-            digest,
-            offset=offset,
-            length=length,
-            cursor=cursor,
-            proxy=proxy,
-            direct=direct,
-            named=True,
-        )
-        if isinstance(content, Bare):
-            raise InternalError
-        if content.cursor is None:
-            return content
-        return replace(content, cursor=f"{digest}{_CURSOR_JOINT}{content.cursor}")
+        raise UnavailableError("the name kept changing while it was read")
 
     async def history(self, name: str) -> History:
         """The history of a name. Raises InvalidError, NotFoundError: there never was one."""
@@ -432,6 +403,15 @@ class NameRepository:
         found, _ = await self._writes.ledger.get_many(VERSION, keys)
         held = [found[key].record for key in keys if key in found]
         return [one for one in held if counts(one, record, now, keep)]
+
+
+def _followed(digest: Digest, content: Content | Bare) -> Content:
+    """The content, with a cursor that goes on with the same blob."""
+    if isinstance(content, Bare):
+        raise InternalError
+    if content.cursor is None:
+        return content
+    return replace(content, cursor=f"{digest}{_CURSOR_JOINT}{content.cursor}")
 
 
 def _why_missing(held: Held[NameRecord] | None) -> str:

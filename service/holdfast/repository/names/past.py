@@ -54,14 +54,11 @@ class PastWrites:
     async def note(self, before: NameRecord | None, after: NameRecord) -> None:
         """To be awaited before ``after`` is written in the place of ``before``."""
         for step in before.transitions if before is not None else ():
-            if step not in after.transitions and self._is_to_be_noted(step):
+            is_done = step.state in {"ok", "deleted"} and bool(split_op_id(step.op)[1])
+            if is_done and step not in after.transitions and self._is_young(step):
                 past = PastWrite(name=after.name, step=step)
                 with suppress(ConflictError):  # it was noted before
                     await self._ledger.begin(PAST_WRITE, op_token(step.op), past)
-
-    def _is_to_be_noted(self, step: Transition) -> bool:
-        is_done = step.state in {"ok", "deleted"} and bool(split_op_id(step.op)[1])
-        return is_done and self._is_young(step)
 
     def _is_young(self, step: Transition) -> bool:
         return self._clock() - datetime.fromisoformat(step.at) < REMEMBERED

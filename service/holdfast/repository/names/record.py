@@ -20,7 +20,7 @@ where its steps were taken", and "A deleted name is a record".
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -223,13 +223,12 @@ def announced(record: NameRecord | None, name: str, one: Announcement, step: Ste
                 check_same_bytes(present, one)
             return record
         if len(record.pending) >= MAX_ANNOUNCED:
-            msg = f"{MAX_ANNOUNCED} writes of the name are under way: try again"
-            raise RateLimitedError(msg)
+            raise RateLimitedError(f"{MAX_ANNOUNCED} writes of the name are under way: try again")
     content = _check(record, one, step)
-    if one.verb == "create" and record is not None:
-        _check_not_being_created(record)
     if record is None:
         record = NameRecord(name=name, state="pending")
+    if one.verb == "create" and any(other.verb == "create" for other in record.pending):
+        raise ConflictError(BEING_CREATED, version=0)
     record = msgspec.structs.replace(record, pending=(*record.pending, one))
     return record if content is not None else _stepped(record, "pending", step, one)
 
@@ -237,8 +236,7 @@ def announced(record: NameRecord | None, name: str, one: Announcement, step: Ste
 def check_same_bytes(before: Announcement | Transition, again: Announcement) -> None:
     """Raises ConflictError of an Op-Id that comes with other bytes than ``before``."""
     if before.digest != again.digest:
-        msg = "the Op-Id was used for other bytes"
-        raise ConflictError(msg)
+        raise ConflictError("the Op-Id was used for other bytes")
 
 
 def promised(record: NameRecord, op: str, digest: str, size: int) -> NameRecord:
@@ -246,36 +244,30 @@ def promised(record: NameRecord, op: str, digest: str, size: int) -> NameRecord:
 
     Raises GivenUpError where there is no such announcement.
     """
-    one = announcement_of(record, op)
-    if one is None:
-        return _unless_given_up(record, op)
-    return _announcing_again(record, one, msgspec.structs.replace(one, digest=digest, size=size))
+    return _announcing_again(record, op, digest=digest, size=size)
 
 
 def restated(record: NameRecord, again: Announcement) -> NameRecord:
     """The record in which a copy says what it brings by now. Raises GivenUpError as `promised`."""
-    one = announcement_of(record, again.op)
-    if one is None:
-        return _unless_given_up(record, again.op)
-    now = msgspec.structs.replace(
-        one,
+    return _announcing_again(
+        record,
+        again.op,
         digest=again.digest,
         size=again.size,
         type=again.type,
         labels=again.labels,
         expires_at=again.expires_at,
     )
-    return _announcing_again(record, one, now)
 
 
-def _unless_given_up(record: NameRecord, op: str) -> NameRecord:
-    if made_by(record, op) is None:
-        raise GivenUpError(GIVEN_UP)
-    return record
-
-
-def _announcing_again(record: NameRecord, one: Announcement, now: Announcement) -> NameRecord:
-    """The record with ``now`` for ``one``; as it is where they are alike."""
+def _announcing_again(record: NameRecord, op: str, **said: Any) -> NameRecord:
+    """The record with ``said`` of the write ``op``; as it is where that was said, or made."""
+    one = announcement_of(record, op)
+    if one is None:
+        if made_by(record, op) is None:
+            raise GivenUpError(GIVEN_UP)
+        return record
+    now = msgspec.structs.replace(one, **said)
     if now == one:
         return record
     pending = tuple(now if other is one else other for other in record.pending)
@@ -286,8 +278,7 @@ def _check(record: NameRecord | None, one: Announcement, step: Step) -> NamedCon
     """The name's content. Raises ConflictError, with its version, and NotFoundError."""
     content = _content_under(one.conditions, record, step)
     if one.verb == "create" and record is not None and content is not None:
-        msg = f"{TAKEN}, by version {record.version}"
-        raise ConflictError(msg, version=record.version)
+        raise ConflictError(f"{TAKEN}, by version {record.version}", version=record.version)
     if one.verb == "replace" and content is None:
         raise NotFoundError(MISSING)
     return content
@@ -303,11 +294,6 @@ def _content_under(
     if failure is not None:
         raise ConflictError(failure, version=version)
     return content
-
-
-def _check_not_being_created(record: NameRecord) -> None:
-    if any(other.verb == "create" for other in record.pending):
-        raise ConflictError(BEING_CREATED, version=0)
 
 
 def committed(record: NameRecord | None, op: str, step: Step) -> NameRecord:

@@ -41,8 +41,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def check(self) -> None:
         """Raises InvalidError."""
         if (self.prefix is None) == (self.name is None):
-            msg = "a rule is for a prefix or for a name"
-            raise InvalidError(msg)
+            raise InvalidError("a rule is for a prefix or for a name")
         if self.name is not None:
             check_blob_name(self.name)
 
@@ -117,13 +116,11 @@ class NameRules:
         Raises ConflictError, InvalidError.
         """
         if len(rules) > MAX_RULES:
-            msg = f"there are at most {MAX_RULES} rules"
-            raise InvalidError(msg)
+            raise InvalidError(f"there are at most {MAX_RULES} rules")
         for rule in rules:
             rule.check()
         if len({(rule.prefix, rule.name) for rule in rules}) < len(rules):
-            msg = "there is one rule for each prefix or name"
-            raise InvalidError(msg)
+            raise InvalidError("there is one rule for each prefix or name")
         wanted, now = RulesRecord(rules=tuple(rules)), self._monotonic()
         held = await self._ledger.replace(RULES, _RULES, wanted, expected=expected)
         return self._learn(held.record.rules, now), held.revision

@@ -272,8 +272,7 @@ def named(record: NameRecord, op: str) -> Named:
     """The answer to ``op``, which was carried out. Raises OutcomeUnknownError."""
     made = made_by(record, op)
     if made is None:
-        msg = "so much was written since that nobody knows what came of it"
-        raise OutcomeUnknownError(msg)
+        raise OutcomeUnknownError("so much was written since that nobody knows what came of it")
     return _named(record, made)
 
 

@@ -105,8 +105,7 @@ class Apps:
 
     def _mark(self, mark: str) -> Path:
         if self.root is None or _MARK.fullmatch(mark) is None:
-            msg = "no mark, or no directory to look for it"
-            raise InvalidError(msg)
+            raise InvalidError("no mark, or no directory to look for it")
         return self.root / f"{MARK_PREFIX}{mark}"
 
     def _remove_old_marks(self, before: float) -> None:
@@ -128,8 +127,7 @@ class Apps:
         target = self.target(app)
         mode = _mode_of(target)
         if mode is None:
-            msg = f"there is no app {app!r} here"
-            raise NotFoundError(msg)
+            raise NotFoundError(f"there is no app {app!r} here")
         if not stat.S_ISDIR(mode):
             kind = "a symlink" if stat.S_ISLNK(mode) else "no directory"
             msg = f"{app!r} is {kind}: an app is a directory directly below the root of apps"
@@ -140,8 +138,7 @@ class Apps:
         """The path ``app`` has or would have. Raises InvalidError, UnavailableError (no root)."""
         check_app(app)
         if self.root is None:
-            msg = "this worker has no directory of apps"
-            raise UnavailableError(msg)
+            raise UnavailableError("this worker has no directory of apps")
         return self.root / app
 
 
@@ -160,5 +157,4 @@ def _mode_of(path: Path) -> int | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        msg = f"the directory of apps cannot be read: {error.strerror}"
-        raise UnavailableError(msg) from error
+        raise UnavailableError(f"the directory of apps cannot be read: {error.strerror}") from error

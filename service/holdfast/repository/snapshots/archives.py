@@ -130,8 +130,7 @@ class Archives:
                 totals = totals_of(root, added=sum(fresh.values()))
                 return self._snapshots.finished(job.record, archived.root, totals)
             parent = None  # what the parent's pages name may be gone: read everything
-        msg = "packs that the snapshot shares with others keep being removed"
-        raise ConflictError(msg)
+        raise ConflictError("packs that the snapshot shares with others keep being removed")
 
     async def _read_tree(
         self,

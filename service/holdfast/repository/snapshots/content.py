@@ -125,15 +125,13 @@ class ContentWindows:
 
     async def _take_place(self, seconds: float) -> None:
         if self._windows.locked() and self._waiting >= MAX_WAITING:
-            msg = "this worker is at its limit of contents to send"
-            raise RateLimitedError(msg)
+            raise RateLimitedError("this worker is at its limit of contents to send")
         self._waiting += 1
         try:
             async with asyncio.timeout(max(min(seconds, MAX_WAIT_SECONDS), 0.0)):
                 await self._windows.acquire()
         except TimeoutError as error:
-            msg = "this worker could not send contents in time"
-            raise RateLimitedError(msg) from error
+            raise RateLimitedError("this worker could not send contents in time") from error
         finally:
             self._waiting -= 1
 
@@ -160,8 +158,7 @@ def _joined(pieces: Iterable[Buffer], span: Span, stop: Stop) -> bytes:
         found.append(piece)
     data = b"".join(found)
     if len(data) != span.length:
-        msg = "the snapshot does not hold as many bytes as it says"
-        raise CorruptError(msg)
+        raise CorruptError("the snapshot does not hold as many bytes as it says")
     return data
 
 

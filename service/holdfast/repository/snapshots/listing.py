@@ -169,6 +169,5 @@ def _decode_cursor(cursor: str | None) -> tuple[str, str] | None:
         return None
     match = _CURSOR.fullmatch(cursor)
     if match is None:
-        msg = "not a cursor of a list of snapshots"
-        raise InvalidError(msg)
+        raise InvalidError("not a cursor of a list of snapshots")
     return match[1], match[2]

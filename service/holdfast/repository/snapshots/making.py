@@ -296,8 +296,7 @@ class SnapshotLedger:
         """A snapshot that is ``ok``, and its root. Raises NotFoundError, ConflictError."""
         record = await self.get(key)
         if record.state != "ok" or record.digest is None:
-            msg = f"the snapshot {key} is {record.state}: it cannot be read"
-            raise ConflictError(msg)
+            raise ConflictError(f"the snapshot {key} is {record.state}: it cannot be read")
         return record, Digest(record.digest)
 
     async def delete(self, key: SnapshotKey, op_id: str | None) -> bool:
@@ -365,17 +364,14 @@ class SnapshotLedger:
 def check_clients(record: StoredSnapshot) -> None:
     """Raises ConflictError unless ``record`` is pending and its client's to end."""
     if record.state != "pending":
-        msg = f"the snapshot {record.key} is {record.state}"
-        raise ConflictError(msg)
+        raise ConflictError(f"the snapshot {record.key} is {record.state}")
     if record.lease.owner:
-        msg = f"the snapshot {record.key} is being made by a worker"
-        raise ConflictError(msg)
+        raise ConflictError(f"the snapshot {record.key} is being made by a worker")
 
 
 def _check_announced(digest: Digest, record: StoredSnapshot) -> None:
     if record.digest != digest:
-        msg = "the snapshot was announced anew meanwhile"
-        raise ConflictError(msg)
+        raise ConflictError("the snapshot was announced anew meanwhile")
 
 
 def _is_made_of(record: StoredSnapshot, digest: Digest) -> bool:

@@ -101,8 +101,7 @@ class Packs:
             data = await self.get_latest(digest)
         if isinstance(data, bytes):
             return data
-        msg = f"of the blob {digest} bytes were dropped because nothing needed them"
-        raise NotFoundError(msg)
+        raise NotFoundError(f"of the blob {digest} bytes were dropped because nothing needed them")
 
     async def put(self, digest: Digest, data: bytes, *, doubt: bool = False) -> bool:
         """Store a pack; whether it was not there.
@@ -126,8 +125,7 @@ class Packs:
                     raise
                 continue
             return False
-        msg = "a pack keeps being removed while it is stored"
-        raise ConflictError(msg)
+        raise ConflictError("a pack keeps being removed while it is stored")
 
     async def _put(self, digest: Digest, data: bytes) -> bool:
         attributes = Attributes(

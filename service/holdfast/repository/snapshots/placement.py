@@ -86,8 +86,7 @@ class Placement:
         if node is None:
             await self._check_heard(app, mine.no | found.no, found.missed)
         where = "that answers has" if node is None else f"of {node} has"
-        msg = f"no worker {where} an app {app!r}"
-        raise NotFoundError(msg)
+        raise NotFoundError(f"no worker {where} an app {app!r}")
 
     async def _check_heard(self, app: str, no: frozenset[str], missed: frozenset[str]) -> None:
         """Raises UnavailableError if a node that may have the app has not said that it has not."""
@@ -162,5 +161,4 @@ def _nobody_on(node: str) -> str:
 
 def _check_sure(app: str, unsure: frozenset[str]) -> None:
     if unsure:
-        msg = f"{min(unsure)} cannot tell now whether it has an app {app!r}"
-        raise UnavailableError(msg)
+        raise UnavailableError(f"{min(unsure)} cannot tell now whether it has an app {app!r}")

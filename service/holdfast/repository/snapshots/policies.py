@@ -110,7 +110,7 @@ class Policies:
         Raises ConflictError where later ones were noted, or the policy has changed.
         """
         held = policy.held
-        if held is None or _needs_no_zones(held.record):
+        if held is None or policy.keep is None or policy.keep.time_zone == ZONE_OF_ALL:
             return policy
         if self._zones.is_older_than(held.record.zones):
             msg = (
@@ -128,7 +128,3 @@ class Policies:
         if app:
             check_app(app)
         return await self._ledger.find(POLICY, _name(app))
-
-
-def _needs_no_zones(record: PolicyRecord) -> bool:
-    return record.keep is None or record.keep.time_zone == ZONE_OF_ALL

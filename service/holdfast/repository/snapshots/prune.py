@@ -247,11 +247,12 @@ class Pruner:
                 return
             for fate in some:
                 held = listed.held[fate.snapshot.id]
-                await self._note_removed(held.record)
+                if held.record.op_id is not None:  # no repeat of its request makes it again
+                    await self._ops.note_removed(held.record.op_id, str(held.record.key))
                 try:
                     fence = await self._ledger.remove_behind(held, fence)
                 except ConflictError:
-                    if await self._is_overtaken(fence):
+                    if (await self._ledger.reread(fence)).revision != fence.revision:
                         pruned.stopped = "another run has begun, or a snapshot was deleted"
                         return
                     log.info("snapshot_not_pruned", key=str(held.record.key))  # it has changed
@@ -276,21 +277,12 @@ class Pruner:
             return False
         return held.record.state == "ok"
 
-    async def _note_removed(self, record: StoredSnapshot) -> None:
-        """No repeat of the request that made it may make it again."""
-        if record.op_id is not None:
-            await self._ops.note_removed(record.op_id, str(record.key))
-
-    async def _is_overtaken(self, fence: Held[FenceRecord]) -> bool:
-        return (await self._ledger.reread(fence)).revision != fence.revision
-
 
 def _dated(record: StoredSnapshot) -> Dated:
     """Raises ValueError where its time is none."""
     at = datetime.fromisoformat(record.created_at)
     if at.tzinfo is None:
-        msg = "the time of a record says its zone"
-        raise ValueError(msg)
+        raise ValueError("the time of a record says its zone")
     return Dated(
         id=record.id, at=at, labels=record.labels, state=record.state, held=record.hold is not None
     )

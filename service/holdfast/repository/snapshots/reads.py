@@ -225,8 +225,7 @@ class SnapshotReads:
                 place = reader.find(path)
                 if place is not None:
                     return encode_change(a, b, side, *place)
-            msg = "a path is in neither snapshot"
-            raise CorruptError(msg)
+            raise CorruptError("a path is in neither snapshot")
 
         return await self._threads.run(find)
 

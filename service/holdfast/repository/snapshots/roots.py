@@ -36,8 +36,7 @@ def roots_of(record: StoredSnapshot) -> tuple[Digest, ...]:
     if record.state == "pending":
         named.append(record.parent_digest)
     elif record.digest is None:
-        msg = f"the snapshot {record.key} is ok and names no root"
-        raise CorruptError(msg)
+        raise CorruptError(f"the snapshot {record.key} is ok and names no root")
     return as_digests((root for root in named if root is not None), "snapshot")
 
 

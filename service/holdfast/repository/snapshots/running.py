@@ -95,8 +95,7 @@ class Jobs:
     def check_room(self) -> None:
         """Raises RateLimitedError when there are as many jobs as may wait."""
         if len(self._jobs) + len(self._beginnings) >= MAX_WAITING:
-            msg = "too many archives and restores wait for this worker"
-            raise RateLimitedError(msg)
+            raise RateLimitedError("too many archives and restores wait for this worker")
 
     def has(self, key: str) -> bool:
         """Whether a job of this worker makes what the record at ``key`` is of."""
@@ -376,5 +375,4 @@ def _at(record: StoredT, progress: Progress, **changes: Any) -> StoredT:
 
 def _check_owner(owner: str, record: StoredWork) -> None:
     if record.lease.owner != owner:
-        msg = "the record is another worker's"
-        raise ConflictError(msg)
+        raise ConflictError("the record is another worker's")

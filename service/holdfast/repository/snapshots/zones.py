@@ -48,8 +48,7 @@ def packaged_zones() -> TimeZones:
 @cache
 def _find(name: str) -> tzinfo:
     if name not in _names():
-        msg = f"there is no time zone {name!r}: UTC, or such as Europe/Berlin"
-        raise InvalidError(msg)
+        raise InvalidError(f"there is no time zone {name!r}: UTC, or such as Europe/Berlin")
     with files(_PACKAGE).joinpath("zoneinfo", *name.split("/")).open("rb") as file:
         return ZoneInfo.from_file(file, key=name)
 

@@ -66,8 +66,7 @@ class SavedBytes:
                 return bytes(fetched.data)
         info = await self._blobs.stat(digest, sure=True)
         if info.damaged:
-            msg = "the blob of the save is damaged"
-            raise CorruptError(msg)
+            raise CorruptError("the blob of the save is damaged")
         if info.deleted:
             await self.touch(digest)
         return None

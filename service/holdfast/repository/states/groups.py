@@ -119,24 +119,15 @@ def encode_closing(record: StateRecord, index: int, hlc: Hlc, closing: Closing) 
 
 def decode_group(entry: JournalEntry) -> Group:
     """Raises CorruptError."""
-    try:
-        group = _GROUPS.decode(entry.value)
-    except (msgspec.MsgspecError, UnicodeError) as error:
-        raise CorruptError(_unreadable(entry)) from error
+    group = _decoded(_GROUPS, entry)
     if len(group.commands) != group.count:
         raise CorruptError(_unreadable(entry))
-    _check(entry, group)
     return group
 
 
 def decode_head(entry: JournalEntry) -> GroupHead:
     """The group but for its commands. Raises CorruptError."""
-    try:
-        head = _HEADS.decode(entry.value)
-    except (msgspec.MsgspecError, UnicodeError) as error:
-        raise CorruptError(_unreadable(entry)) from error
-    _check(entry, head)
-    return head
+    return _decoded(_HEADS, entry)
 
 
 def entries_of(group: Group, from_index: int) -> Iterator[LoggedCommand]:
@@ -153,17 +144,18 @@ def _bytes_of(written: msgspec.Raw, index: int) -> Command:
     try:
         return Command(msgspec.json.decode(written, type=bytes), is_json=False)
     except msgspec.MsgspecError as error:
-        msg = f"command {index} of the log is unreadable"
-        raise CorruptError(msg) from error
+        raise CorruptError(f"command {index} of the log is unreadable") from error
 
 
-def _check(entry: JournalEntry, head: GroupHead) -> None:
+def _decoded[HeadT: GroupHead](decoder: msgspec.json.Decoder[HeadT], entry: JournalEntry) -> HeadT:
     try:
+        head = decoder.decode(entry.value)
         head.first_hlc  # noqa: B018  (it may raise)
-    except HoldfastError as error:
+    except (msgspec.MsgspecError, UnicodeError, HoldfastError) as error:
         raise CorruptError(_unreadable(entry)) from error
     if head.first < 1 or head.count < 0 or (head.count == 0) != (head.closing is not None):
         raise CorruptError(_unreadable(entry))
+    return head
 
 
 def _unreadable(entry: JournalEntry) -> str:

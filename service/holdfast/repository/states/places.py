@@ -60,8 +60,7 @@ class CommandPlaces:
                 low = LogPlace(entry.sequence, max(head.last, low.index))
             else:
                 high = LogPlace(middle, found.index)
-        msg = f"the log does not have command {index}: see `state repair`"
-        raise CorruptError(msg)
+        raise CorruptError(f"the log does not have command {index}: see `state repair`")
 
     def _bounds(self, record: StateRecord, index: int, end: LogPlace) -> tuple[LogPlace, LogPlace]:
         """CommandPlaces between which the group of the command ``index`` lies."""

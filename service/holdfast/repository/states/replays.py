@@ -266,12 +266,9 @@ def _span(present: PresentState, index: int) -> tuple[int, int]:
     else:
         first, last = record.trimmed_through + 1, end.place.index
     if index < first:
-        msg = f"the log begins with command {first}"
-        raise NotFoundError(msg, index=first)
+        raise NotFoundError(f"the log begins with command {first}", index=first)
     if end is not None and end.is_damaged and index > last:
-        msg = f"the log is damaged at command {last}: see `state repair`"
-        raise CorruptError(msg)
+        raise CorruptError(f"the log is damaged at command {last}: see `state repair`")
     if index > last + 1:
-        msg = f"the log ends with command {last}"
-        raise InvalidError(msg)
+        raise InvalidError(f"the log ends with command {last}")
     return first, last

@@ -114,8 +114,7 @@ class StateSaves:
     async def _stored_as(self, new: NewSave) -> tuple[Digest, int]:
         if new.data is None:
             if new.digest is None:
-                msg = "give a state, or the digest of a blob"
-                raise InvalidError(msg)
+                raise InvalidError("give a state, or the digest of a blob")
             return new.digest, await self._stored.size(new.digest)
         digest = digest_of(new.data)
         await self._stored.put(digest, new.data, new.kind)
@@ -127,8 +126,7 @@ class StateSaves:
         held = await self._states.change(name, change)
         made = save_of(held.record, entry.op)
         if made is None:
-            msg = "so much was saved since that nobody knows what came of it"
-            raise OutcomeUnknownError(msg)
+            raise OutcomeUnknownError("so much was saved since that nobody knows what came of it")
         return made
 
     async def _settle(
@@ -150,8 +148,7 @@ class StateSaves:
             await self._states.change(name, partial(without_save, number=made.number))
         except HoldfastError as error:
             raise OutcomeUnknownError(error.detail) from error
-        msg = "the blob was removed while the state was saved"
-        raise NotFoundError(msg)
+        raise NotFoundError("the blob was removed while the state was saved")
 
     # --- reads ---
 
@@ -178,8 +175,7 @@ class StateSaves:
         Raises InvalidError unless it is one of the three, and what `latest` does.
         """
         if sum(one is not None for one in (index, time, digest)) != 1:
-            msg = "ask for a save by an index, a time or a hash"
-            raise InvalidError(msg)
+            raise InvalidError("ask for a save by an index, a time or a hash")
         record = await self._record_of(name)
         saves: Iterable[SaveEntry] = record.saves
         if index is not None:
@@ -218,8 +214,7 @@ class StateSaves:
                 known = data if save.kind == "json" else None
                 return Loaded(save=save, lineage=record.lineage, data=known, fell_back=fell_back)
         if fell_back:
-            msg = "no save of the state can be read"
-            raise CorruptError(msg)
+            raise CorruptError("no save of the state can be read")
         raise NotFoundError(NO_SAVE)
 
 

@@ -34,8 +34,7 @@ class Deliveries:
         Raises as `Targets.announce`.
         """
         if self._targets is None:
-            msg = "there are no names here"
-            raise InvalidError(msg)
+            raise InvalidError("there are no names here")
         given = await self._targets.announce(new, op, upload)
         if given is None:
             return UploadTarget(name=new.name, op=op)

@@ -52,7 +52,6 @@ class UploadTable(dict[str, "OwnedUpload"]):
         free_places = self._limits.max_uploads - len(taken)
         free = self._limits.memory_bytes - sum(taken)
         if free_places < 1 or free < self._part_size:
-            msg = "this worker has no room for another upload"
-            raise RateLimitedError(msg)
+            raise RateLimitedError("this worker has no room for another upload")
         spare = free - self._part_size * max(free_places - 1, 0)
         return max(min(UPLOAD_WINDOW_BYTES, spare // 2), self._part_size)

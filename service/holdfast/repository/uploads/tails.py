@@ -80,5 +80,4 @@ class UploadTail:
             self.data = bytes(data)
             break
         if len(self.data) != tail.size:
-            msg = "the last bytes of the upload cannot be read back now"
-            raise UnavailableError(msg)
+            raise UnavailableError("the last bytes of the upload cannot be read back now")

@@ -49,8 +49,7 @@ def check_found(held: Held[UploadRecord]) -> None:
     """Raises NotFoundError, ConflictError of an upload that ended without its blob."""
     held.record.check_not_refused()
     if held.record.result is None and not held.is_live:
-        msg = "no such upload"
-        raise NotFoundError(msg)
+        raise NotFoundError("no such upload")
 
 
 class Takeovers:

@@ -112,8 +112,7 @@ class UploadService:
         is another request's), and what `Targets.announce` does.
         """
         if size is not None and size > self._limits.max_blob_bytes:
-            msg = f"a blob has at most {self._limits.max_blob_bytes} bytes"
-            raise TooLargeError(msg)
+            raise TooLargeError(f"a blob has at most {self._limits.max_blob_bytes} bytes")
         upload, repeated = self._sources.new_id(), False
         if op_id is not None:
             upload, repeated = await self._ops.claim(op_id, upload)
@@ -279,8 +278,7 @@ class UploadService:
             return False
         is_ours = owned is not None and owned.commit is not None
         if held.record.state == "committing" or is_ours:
-            msg = "the upload is being committed"
-            raise ConflictError(msg)
+            raise ConflictError("the upload is being committed")
         await self._close("aborted", held)
         return True
 

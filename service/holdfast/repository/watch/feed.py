@@ -73,17 +73,14 @@ class Feed:
         store that was made anew since, UnavailableError once the feed is stopped, and as the store.
         """
         if self.is_stopped:
-            msg = "this worker stops: ask another"
-            raise UnavailableError(msg)
+            raise UnavailableError("this worker stops: ask another")
         if since is not None and cursor is not None:
-            msg = "a watch goes on from `since` or from `cursor`, not from both"
-            raise InvalidError(msg)
+            raise InvalidError("a watch goes on from `since` or from `cursor`, not from both")
         point = Point.parse(cursor) if cursor is not None else None
         extent = await self._source.extent()
         if point is None:
             if since is not None and since > extent.last:
-                msg = f"`since` is beyond the end, which is {extent.last}"
-                raise InvalidError(msg)
+                raise InvalidError(f"`since` is beyond the end, which is {extent.last}")
             at = extent.last if since is None else since
             point = Point(store_name(extent), at, at)
         elif point.store != store_name(extent):

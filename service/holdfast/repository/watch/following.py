@@ -52,8 +52,7 @@ class Point:
         """The point that ``cursor`` names. Raises InvalidError."""
         found = _CURSOR.fullmatch(cursor)
         if found is None or int(found[1]) > int(found[2]):
-            msg = "the cursor is not that of a watch"
-            raise InvalidError(msg)
+            raise InvalidError("the cursor is not that of a watch")
         return cls(found[3], int(found[1]), int(found[2]))
 
     @property

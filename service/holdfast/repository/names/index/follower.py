@@ -219,36 +219,30 @@ class Follower:
         records = await self._table.ask(lambda table: table.keys)
         removed, self._removed = self._removed, 0
         if not self._census.is_right(extent.keys, records=records, removed=removed):
-            msg = "it has another number of keys than its changes tell of"
-            raise _OtherStoreError(msg)
+            raise _OtherStoreError("it has another number of keys than its changes tell of")
 
     async def _extent(self) -> Extent:
         """The extent of the store. Raises _OtherStoreError."""
         extent = await self._records.extent()
         self._created = self._created or extent.created
         if extent.created != self._created:
-            msg = "it was made anew"
-            raise _OtherStoreError(msg)
+            raise _OtherStoreError("it was made anew")
         if extent.last < self._state.position:
-            msg = "its last revision went down"
-            raise _OtherStoreError(msg)
+            raise _OtherStoreError("its last revision went down")
         self._state = replace(self._state, last=extent.last)
         return extent
 
     async def _has_reached(self, extent: Extent) -> bool:
         """Read up to ``extent``. False where that took several pages: see the module's text."""
         lag = Backoff(_FIRST_LAG_SECONDS, _LONGEST_LAG_SECONDS, within_seconds=_LAG_SECONDS)
-        after = self._before_read_last()
+        # The last change comes again, unless its record has changed.
+        after = 0 if self._read_last is None else self._read_last.revision - 1
         while self._state.position < extent.last:
             page = await self._read(after)
             after = self._state.position
             if not page.is_end or (after < extent.last and not await lag.wait()):
                 return False
         return True
-
-    def _before_read_last(self) -> int:
-        """The revision before the last change, which comes again unless its record has changed."""
-        return 0 if self._read_last is None else self._read_last.revision - 1
 
     async def _read(self, after: int) -> Changes:
         """The page behind ``after``; the one before is taken in meanwhile."""
@@ -277,8 +271,7 @@ class Follower:
         if last is None or not changes or changes[0].revision > last.revision:
             return changes
         if replace(changes[0], value=None) != last:
-            msg = "the change that was read last is another now"
-            raise _OtherStoreError(msg)
+            raise _OtherStoreError("the change that was read last is another now")
         return changes[1:]
 
 

@@ -55,15 +55,6 @@ class Listing:
     limit: int
     now: datetime
 
-    @property
-    def stop(self) -> bytes:
-        """Names are before this."""
-        return _above(self.prefix)
-
-    def shared(self, name: bytes) -> bytes | None:
-        """The common prefix as which ``name`` is told; None if it is told itself."""
-        return _shared(name, self.prefix, self.delimiter)
-
 
 def make_listing(
     *,
@@ -83,8 +74,7 @@ def make_listing(
     Raises InvalidError.
     """
     if not 1 <= limit <= MAX_LIST_LIMIT:
-        msg = f"a page has 1 to {MAX_LIST_LIMIT} names"
-        raise InvalidError(msg)
+        raise InvalidError(f"a page has 1 to {MAX_LIST_LIMIT} names")
     check_name_labels(labels)
     head, parting = _utf8(prefix), _utf8(delimiter)
     if cursor is None:
@@ -106,10 +96,10 @@ def read_page(table: Table, listing: Listing, keep: Callable[[str], Keep]) -> Na
     names: list[IndexedName] = []
     prefixes: list[str] = []
     cursor = b""
-    rows = table.names_before(listing.stop)
-    rows.seek(listing.start)
+    stop = _above(listing.prefix)
+    rows = table.names_between(listing.start, stop)
     for _ in range(MAX_LOOKED_AT):
-        row = rows.next()
+        row = next(rows, None)
         if row is None:
             return NamesPage(names=names, prefixes=prefixes, cursor=None)
         record = record_of(row)
@@ -119,17 +109,18 @@ def read_page(table: Table, listing: Listing, keep: Callable[[str], Keep]) -> Na
             continue
         if len(names) + len(prefixes) == listing.limit:
             break
-        shared = listing.shared(row[0])
+        shared = _shared(row[0], listing.prefix, listing.delimiter)
         if shared is None:
             names.append(entry)
         else:
             prefixes.append(shared.decode())
-            rows.seek(_above(shared))
+            rows = table.names_between(_above(shared), stop)
         cursor = _TOLD + (shared or row[0])
     return NamesPage(names=names, prefixes=prefixes, cursor=_encoded(cursor))
 
 
 def _shared(name: bytes, prefix: bytes, delimiter: bytes) -> bytes | None:
+    """The common prefix as which ``name`` is told; None if it is told itself."""
     found = name.find(delimiter, len(prefix)) if delimiter else -1
     return None if found < 0 else name[: found + len(delimiter)]
 
@@ -164,8 +155,7 @@ def _utf8(text: str) -> bytes:
     try:
         return text.encode()
     except UnicodeEncodeError as error:
-        msg = "names, prefixes and delimiters are UTF-8"
-        raise InvalidError(msg) from error
+        raise InvalidError("names, prefixes and delimiters are UTF-8") from error
 
 
 def _encoded(plain: bytes) -> str:

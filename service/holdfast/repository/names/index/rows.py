@@ -120,8 +120,7 @@ class Rows:
             return
         record = held.record
         if version_key(record.name, record.version) != tokens:
-            msg = "the record is another's"
-            raise CorruptError(msg)
+            raise CorruptError("the record is another's")
         self.versions.append((name.encode(), version, _binary(record.content.digest)))
 
 
@@ -179,26 +178,16 @@ def _name_row(record: NameRecord, name: bytes, revision: int) -> NameRow:
     content = record.content
     size = 0 if content is None else content.size
     if not all(0 <= number <= _MAX_NUMBER for number in (record.version, record.oldest, size)):
-        msg = "a number out of bounds"
-        raise ValueError(msg)
+        raise ValueError("a number out of bounds")
     _check_time(record.modified_at)
+    head = (name, revision, record.state, record.version, record.oldest)
     if content is None:
-        head = (name, revision, record.state, record.version, record.oldest)
         return (*head, None, 0, None, None, record.modified_at, None)
     _check_time(content.expires_at)
-    return (
-        name,
-        revision,
-        record.state,
-        record.version,
-        record.oldest,
-        _binary(content.digest),
-        content.size,
-        content.type,
-        msgspec.msgpack.encode(content.labels) if content.labels else None,
-        record.modified_at,
-        content.expires_at,
-    )
+    labels = msgspec.msgpack.encode(content.labels) if content.labels else None
+    digest = _binary(content.digest)
+    told = (digest, content.size, content.type, labels)
+    return (*head, *told, record.modified_at, content.expires_at)
 
 
 def _announced_rows(record: NameRecord, name: bytes, revision: int) -> list[AnnouncedRow]:
@@ -211,13 +200,11 @@ def _announced_rows(record: NameRecord, name: bytes, revision: int) -> list[Anno
 
 def _check_time(text: str | None) -> None:
     if text and datetime.fromisoformat(text).tzinfo is None:
-        msg = "a time without a zone"
-        raise ValueError(msg)
+        raise ValueError("a time without a zone")
 
 
 def _binary(digest: str) -> bytes:
     binary = bytes.fromhex(digest)
     if len(binary) != _DIGEST_BYTES:
-        msg = "no digest"
-        raise ValueError(msg)
+        raise ValueError("no digest")
     return binary

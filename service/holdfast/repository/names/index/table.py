@@ -20,7 +20,6 @@ from holdfast.repository.names.record import (
 from holdfast.repository.scratch import Scratch
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Iterator, Sequence
 
     from holdfast.domain.digest import Digest
@@ -72,23 +71,6 @@ class PendingWrite:
     at: str
 
 
-class NamesBefore:
-    """Names before ``stop`` in ascending order, from where it was last told."""
-
-    def __init__(self, cursor: sqlite3.Cursor, stop: bytes) -> None:
-        self._cursor = cursor
-        self._stop = stop
-
-    def seek(self, start: bytes) -> None:
-        """Go on with the first name that is not before ``start``."""
-        self._cursor.execute(_RANGE, (start, self._stop))
-
-    def next(self) -> NameRow | None:
-        """The row of the next name; None where there is none."""
-        row: NameRow | None = self._cursor.fetchone()
-        return row
-
-
 class Table(Scratch):
     """The records of the bucket as they were last read."""
 
@@ -132,9 +114,9 @@ class Table(Scratch):
         for statement in _BY_DIGEST:
             self._db.execute(statement)
 
-    def names_before(self, stop: bytes) -> NamesBefore:
-        """Names before ``stop``, none of them deleted."""
-        return NamesBefore(self._db.cursor(), stop)
+    def names_between(self, start: bytes, stop: bytes) -> Iterator[NameRow]:
+        """Names from ``start`` on and before ``stop``, ascending, none of them deleted."""
+        return self._db.execute(_RANGE, (start, stop))
 
     def rows_of(self, digest: Digest) -> Iterator[NameRow]:
         """Names that have this blob, ascending."""
