@@ -131,8 +131,7 @@ def load_settings(
             values[name] = _checked(name, value, source)
     settings = GatewaySettings(**values)
     if (settings.tls_cert is None) != (settings.tls_key is None):
-        msg = "a certificate and its key go together: set tls_cert and tls_key"
-        raise InvalidError(msg)
+        raise InvalidError("a certificate and its key go together: set tls_cert and tls_key")
     if settings.address[1] > _MAX_PORT:
         raise InvalidError(f"listen: a port is at most {_MAX_PORT}")
     return settings

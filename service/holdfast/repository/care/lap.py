@@ -30,7 +30,7 @@ from holdfast.repository.care.pages import all_changes
 from holdfast.repository.care.scrub_record import MAX_TOLD, Damage, Lap, ScrubRecord
 from holdfast.repository.collector.spool import Spool
 from holdfast.repository.ledger.lease import RENEWALS_PER_LEASE, Carried
-from holdfast.repository.states.roots import StateRoots
+from holdfast.repository.states.keeping import StateRoots
 from holdfast.stores.deployment import note_roots, read_deployment
 from holdfast.stores.ports import BlobInfo, BlobStore, ForeignObject, UnreadableObject
 
