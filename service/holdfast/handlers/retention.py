@@ -11,7 +11,7 @@ from holdfast.domain.names import SnapshotKey, check_app
 from holdfast.domain.retention import Retention
 from holdfast.errors import InvalidError
 from holdfast.handlers.endpoint import AnyEndpoint, Call, Endpoint
-from holdfast.handlers.pages import cursor_of, fitting, text_of
+from holdfast.handlers.pages import cursor_of, cursor_text, fitting
 from holdfast.handlers.snapshot_replies import snapshot_reply
 from holdfast.protocol.retention import (
     GET_POLICY,
@@ -95,7 +95,7 @@ class RetentionHandlers:
         apps = await (self._pruner.apps() if request.keep is None else self._pruner.all_apps())
         if request.cursor is None:
             return apps
-        return apps[bisect_right(apps, check_app(text_of(request.cursor))) :]
+        return apps[bisect_right(apps, check_app(cursor_text(request.cursor))) :]
 
     async def hold(self, request: HoldSnapshot, call: Call) -> SnapshotRecord:
         """``snapshot.hold``."""
