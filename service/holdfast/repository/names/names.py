@@ -304,7 +304,9 @@ class NameRepository:
         ):
             return await self._former(held.record, version, now, keep)
         if held is None or content is None:
-            raise NotFoundError(_why_missing(held))
+            is_coming = held is not None and bool(held.record.pending)
+            yet = " yet: a write of it is under way" if is_coming else ""
+            raise NotFoundError(f"{MISSING}{yet}")
         return present_version(held.record, content)
 
     async def _former(
@@ -386,9 +388,3 @@ def _followed(digest: Digest, content: Content | Bare) -> Content:
     if content.cursor is None:
         return content
     return replace(content, cursor=f"{digest}{_CURSOR_JOINT}{content.cursor}")
-
-
-def _why_missing(held: Held[NameRecord] | None) -> str:
-    if held is not None and held.record.pending:
-        return f"{MISSING} yet: a write of it is under way"
-    return MISSING
