@@ -65,7 +65,8 @@ if TYPE_CHECKING:
 
     from holdfast.repository.keepers import Keepers
     from holdfast.repository.names.index.index import NameIndex
-    from holdfast.repository.names.names import Found, NameRepository
+    from holdfast.repository.names.names import NameRepository
+    from holdfast.repository.names.record import VersionRecord
 
 
 _ENTRY_BYTES: Final = 700
@@ -206,7 +207,7 @@ class BlobHandlers:
             modified_at=as_utc(found.modified_at),
         )
 
-    async def _stat_kept(self, found: Found, version: int | None) -> BlobInfo:
+    async def _stat_kept(self, found: VersionRecord, version: int | None) -> BlobInfo:
         """The blob that was found under a name, where ``version`` was asked for."""
         digest = found.content.digest
         try:
