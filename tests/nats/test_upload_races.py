@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import pytest
+from tests.repository.pool import name_targets
 
 from holdfast.bootstrap.sources import SOURCES
 from holdfast.domain.digest import Digest, digest_of
@@ -132,6 +133,7 @@ class Pool:
             part_size=1024,
             sources=SOURCES,
             limits=UploadLimits(),
+            targets=name_targets(name, store, records, SOURCES),
         )
         return Worker(store, uploads)
 

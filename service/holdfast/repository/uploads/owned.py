@@ -32,7 +32,7 @@ from holdfast.errors import (
     OutcomeUnknownError,
 )
 from holdfast.repository.ledger.lease import RENEWALS_PER_LEASE, Carried
-from holdfast.repository.uploads.deliveries import Deliveries, RefusedDeliveryError
+from holdfast.repository.targets import RefusedDeliveryError
 from holdfast.repository.uploads.record import (
     UPLOAD,
     Claim,
@@ -42,6 +42,7 @@ from holdfast.repository.uploads.record import (
     at,
     claimed,
     committed,
+    delivered,
     refused,
     without_claims,
 )
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from collections.abc import Buffer, Callable
 
     from holdfast.repository.ledger.ledger import Held, Ledger
+    from holdfast.repository.targets import Targets
     from holdfast.repository.uploads.stagings import Stagings
     from holdfast.sources import Sources
 
@@ -101,7 +103,7 @@ class OwnedUpload:
         store: BlobStore,
         ledger: Ledger,
         stagings: Stagings,
-        deliveries: Deliveries,
+        targets: Targets,
         *,
         window: int,
         limits: UploadLimits,
@@ -120,7 +122,7 @@ class OwnedUpload:
         self._ledger = ledger
         self._store = store
         self._stagings = stagings
-        self._deliveries = deliveries
+        self._targets = targets
         self._staged = store.stage(self._nuid, held.record.part_size)
         self._parts = PartSequence(held.record.part_size, limits.max_blob_bytes)
         self._tail = UploadTail(
@@ -316,7 +318,8 @@ class OwnedUpload:
     async def _ended(self, reason: str) -> None:
         await self.let_go(keep=True)
         await self._stagings.remove_all(self._record.stagings, self._record.claims)
-        await self._deliveries.fail(self._record.target, reason)
+        if self._record.target is not None:
+            await self._targets.fail(self._record.target, reason)
 
     # --- the blob ---
 
@@ -356,12 +359,14 @@ class OwnedUpload:
         await self._wait_all_written()
         if self.broken or not self._carried.held.is_live:
             raise ConflictError(RESUME)
-        digest = self._parts.digest
+        digest, target = self._parts.digest, self._record.target
         try:
-            await self._deliveries.promise(self._record.target, digest, self._parts.size)
+            if target is not None:
+                await self._targets.promise(target, digest, self._parts.size)
             stored = await self._publish(digest)
             result = Result(digest=digest, size=self._parts.size, created=stored.created)
-            result = await self._deliveries.give(self._record.target, result)
+            if target is not None:
+                result = delivered(result, await self._targets.commit(target))
         except RefusedDeliveryError as error:
             await self._change(partial(refused, error))
             await self._ended(error.detail)
