@@ -21,8 +21,8 @@ from holdfast.errors import (
     TooLargeError,
     UnavailableError,
 )
-from holdfast.stores import growth
-from holdfast.stores.journal_checks import MAX_ENTRY_BYTES
+from holdfast.stores import journal_parts
+from holdfast.stores.journal_parts import MAX_ENTRY_BYTES
 from holdfast.stores.journal_ports import MAX_MESSAGE_ID_CHARS, MAX_PAGE_ENTRIES
 
 if TYPE_CHECKING:
@@ -360,7 +360,7 @@ class JournalStoreContract(ABC):
     async def test_whoever_follows_is_told_of_what_others_append(
         self, store: JournalStore, other: JournalStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(growth, "LOOK_SECONDS", 3600)
+        monkeypatch.setattr(journal_parts, "LOOK_SECONDS", 3600)
         seen: list[bytes] = []
         caught_up = asyncio.Event()
 
@@ -386,7 +386,7 @@ class JournalStoreContract(ABC):
     async def test_what_was_told_before_is_not_waited_for(
         self, store: JournalStore, other: JournalStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(growth, "LOOK_SECONDS", 3600)
+        monkeypatch.setattr(journal_parts, "LOOK_SECONDS", 3600)
 
         async with store.follow(LOG) as watched:
             first = await append(other, b"1")
@@ -399,7 +399,7 @@ class JournalStoreContract(ABC):
     async def test_a_log_of_which_nobody_tells_is_to_be_read_after_a_while(
         self, store: JournalStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(growth, "LOOK_SECONDS", 0.01)
+        monkeypatch.setattr(journal_parts, "LOOK_SECONDS", 0.01)
 
         async with store.follow("silent") as watched:
             await asyncio.wait_for(watched.wait(0), 30)

@@ -148,8 +148,7 @@ class RecordStoreContract(RecordChangesContract):
     @pytest.mark.fault("P07")
     async def test_of_racing_writers_that_create_exactly_one_wins(self, store: RecordStore) -> None:
         results = await asyncio.gather(
-            *(store.put("a", b"%d" % n, expected=0) for n in range(RACERS)),
-            return_exceptions=True,
+            *(store.put("a", b"%d" % n, expected=0) for n in range(RACERS)), return_exceptions=True
         )
 
         await self._assert_one_won(store, results)

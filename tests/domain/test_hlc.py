@@ -9,15 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from holdfast.domain.hlc import (
-    MAX_COUNTER,
-    MAX_DRIFT,
-    ZERO,
-    Hlc,
-    check_drift,
-    later,
-    parse_hlc,
-)
+from holdfast.domain.hlc import MAX_COUNTER, MAX_DRIFT, ZERO, Hlc, check_drift, later, parse_hlc
 from holdfast.errors import InvalidError
 
 NOW: Final = datetime(2026, 11, 29, 23, tzinfo=UTC)

@@ -102,8 +102,7 @@ def test_what_was_dropped_does_not_come_back(first: Ranges, second: Ranges) -> N
 
 
 @pytest.mark.parametrize(
-    "text",
-    ["", "x;0,1", f"{digest_of(b'')};", f"{digest_of(b'')};0", f"{digest_of(b'')};0,1,0,1"],
+    "text", ["", "x;0,1", f"{digest_of(b'')};", f"{digest_of(b'')};0", f"{digest_of(b'')};0,1,0,1"]
 )
 def test_what_nobody_wrote_is_corrupt(text: str) -> None:
     with pytest.raises(CorruptError):

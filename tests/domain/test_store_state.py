@@ -181,10 +181,7 @@ def test_a_bucket_with_all_its_copies_has_no_trouble(bucket: BucketState) -> Non
             with_peers(LEADER, replace(SECOND, current=False), moving=True),
             "has 1 of 3 replicas current: nats-2 is being added or removed",
         ),
-        (
-            with_peers(LEADER),
-            "has 1 of 3 replicas current: copies are being added or removed",
-        ),
+        (with_peers(LEADER), "has 1 of 3 replicas current: copies are being added or removed"),
         (
             with_peers(LEADER, SECOND, THIRD, replicas=1, moving=True),
             "has 1 of 1 replica current: copies are being added or removed",

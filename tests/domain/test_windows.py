@@ -8,14 +8,7 @@ from hypothesis import strategies as st
 from msgspec import convert
 
 from holdfast.domain.limits import MAX_BLOB_BYTES
-from holdfast.domain.windows import (
-    Cursor,
-    Span,
-    clip,
-    decode_cursor,
-    encode_cursor,
-    first_window,
-)
+from holdfast.domain.windows import Cursor, Span, clip, decode_cursor, encode_cursor, first_window
 from holdfast.errors import InvalidError
 from holdfast.protocol.message import WireCursor
 

@@ -7,13 +7,7 @@ import hashlib
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.form.frame_table import (
-    FrameRef,
-    from_columns,
-    split_digests,
-    table_of,
-    to_columns,
-)
+from holdfast.form.frame_table import FrameRef, from_columns, split_digests, table_of, to_columns
 from holdfast.form.layout import MAX_FRAME_BYTES
 from holdfast.form.packing import PACK_BYTES
 

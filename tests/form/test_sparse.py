@@ -31,9 +31,7 @@ def test_a_map_tells_where_a_last_hole_ends() -> None:
         lambda size: st.tuples(segments_within(size), st.just(size))
     )
 )
-def test_segments_within_a_file_are_accepted(
-    file: tuple[tuple[tuple[int, int], ...], int],
-) -> None:
+def test_segments_within_a_file_are_accepted(file: tuple[tuple[tuple[int, int], ...], int]) -> None:
     segments, size = file
 
     assert are_segments(segments, size)

@@ -12,12 +12,7 @@ from tests.nats.buckets import new_nuid
 from tests.nats.tools import FlakyJetStream, Times, connected, frozen, until
 
 from holdfast.deadline import deadline
-from holdfast.errors import (
-    NotFoundError,
-    OutcomeUnknownError,
-    QuotaExceededError,
-    UnavailableError,
-)
+from holdfast.errors import NotFoundError, OutcomeUnknownError, QuotaExceededError, UnavailableError
 from holdfast.transport import jetstream as jetstream_module
 from holdfast.transport import jetstream_calls as jetstream_calls_module
 from holdfast.transport import liveness as liveness_module

@@ -88,11 +88,7 @@ class TestStreamJournalStore(JournalStoreContract):
 
     async def append_damaged(self, store: JournalStore, log: str, expected: int) -> int:
         assert isinstance(store, StreamJournalStore)
-        headers = {
-            MSG_ID: new_id(),
-            EXPECTED_SUBJECT_SEQUENCE: str(expected),
-            CHECKSUM: "00000000",
-        }
+        headers = {MSG_ID: new_id(), EXPECTED_SUBJECT_SEQUENCE: str(expected), CHECKSUM: "00000000"}
         return (await store._js.publish(store._subject(log), b"sound", headers)).seq
 
 

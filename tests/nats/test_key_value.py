@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from nats.js.kv import KeyValue
     from tests.nats.tools import FlakyJetStream
 
-    from holdfast.stores.record_ports import Change
     from holdfast.transport.connection import Connection
     from holdfast.transport.jetstream_messages import StoredMessage
 
@@ -266,12 +265,10 @@ class TestBatchesOverALossyNetwork:
         class Meddling(KeyValueRecordStore):
             """Somebody else is faster than the repeat."""
 
-            async def _after_refusal(
-                self, changes: Sequence[Change], *, certain: bool
-            ) -> list[StoredMessage | None]:
+            async def _last_of(self, keys: Sequence[str]) -> list[StoredMessage | None]:
                 for key in "ab":
                     await store.put(key, b"", expected=(await store.get(key)).revision)
-                return await super()._after_refusal(changes, certain=certain)
+                return await super()._last_of(keys)
 
         js.lose_answer = Times(1, writes)
 

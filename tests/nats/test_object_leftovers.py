@@ -13,12 +13,7 @@ from tests.nats.buckets import Paused, new_nuid
 from tests.nats.tools import Times
 
 from holdfast.domain.digest import digest_of
-from holdfast.errors import (
-    CorruptError,
-    NotFoundError,
-    OutcomeUnknownError,
-    UnavailableError,
-)
+from holdfast.errors import CorruptError, NotFoundError, OutcomeUnknownError, UnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

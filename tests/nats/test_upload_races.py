@@ -93,12 +93,7 @@ class GatedStore(ObjectBlobStore):
     def __init__(self, jetstream: JetStream, bucket: str) -> None:
         super().__init__(jetstream, bucket, sources=SOURCES)
         self.commits = self._commits = GatedCommits(
-            jetstream,
-            bucket,
-            self._records,
-            self._chunks,
-            self._places,
-            SOURCES,
+            jetstream, bucket, self._records, self._chunks, self._places, SOURCES
         )
 
 

@@ -8,13 +8,7 @@ from hypothesis import strategies as st
 
 from holdfast.errors import ERRORS, HoldfastError, InternalError, NotFoundError
 from holdfast.protocol.blobs import BlobDeleted, BlobPage, BlobStored
-from holdfast.protocol.codec import (
-    Encoding,
-    decode_reply,
-    encode,
-    encode_error,
-    raise_error,
-)
+from holdfast.protocol.codec import Encoding, decode_reply, encode, encode_error, raise_error
 from holdfast.protocol.problem import Problem, error_of, problem_of
 
 both_encodings = pytest.mark.parametrize("encoding", Encoding, ids=lambda encoding: encoding.name)

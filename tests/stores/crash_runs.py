@@ -14,12 +14,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import pytest
 from tests.stores.crash_database import CrashDatabase, Left
 
-from holdfast.errors import (
-    HoldfastError,
-    OutcomeUnknownError,
-    QuotaExceededError,
-    UnavailableError,
-)
+from holdfast.errors import HoldfastError, OutcomeUnknownError, QuotaExceededError, UnavailableError
 
 if TYPE_CHECKING:
     import random

@@ -8,13 +8,7 @@ import msgspec
 import pytest
 
 from holdfast.errors import ConflictError, CorruptError, UnavailableError
-from holdfast.stores.deployment import (
-    FORMAT,
-    KEY,
-    Deployment,
-    check_deployment,
-    write_deployment,
-)
+from holdfast.stores.deployment import FORMAT, KEY, Deployment, check_deployment, write_deployment
 from holdfast.stores.memory import MemoryRecordStore
 from holdfast.stores.record_ports import Record
 

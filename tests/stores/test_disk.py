@@ -15,11 +15,7 @@ from tests.contracts.blob_changes import BlobChangesContract
 from tests.contracts.blob_collecting import BlobCollectingContract
 from tests.contracts.blob_model import BlobStoreModel, run_model
 from tests.contracts.blob_repacking import BlobRepackingContract
-from tests.contracts.blob_store import (
-    BlobStoreContract,
-    SpoiltRecordContract,
-    lose_everything,
-)
+from tests.contracts.blob_store import BlobStoreContract, SpoiltRecordContract, lose_everything
 from tests.contracts.record_store import RecordStoreContract
 from tests.examples import at_length
 from tests.stores.disk_tools import (

@@ -27,13 +27,7 @@ from tests.contracts.blob_store import (
     staged_bytes,
 )
 from tests.stores.crash_files import CrashFiles
-from tests.stores.disk_tools import (
-    FakeClock,
-    alter_blob,
-    blob_path,
-    blob_store,
-    leftover_files,
-)
+from tests.stores.disk_tools import FakeClock, alter_blob, blob_path, blob_store, leftover_files
 
 from holdfast.bootstrap.sources import SOURCES
 from holdfast.domain.digest import Digest, digest_of

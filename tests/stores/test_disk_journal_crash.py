@@ -17,12 +17,7 @@ import pytest
 from structlog.testing import capture_logs
 from tests.contracts.journal import fill, new_id, read_all, values
 from tests.stores.crash_database import CrashDatabase, Left
-from tests.stores.crash_runs import (
-    CrashRuns,
-    Operation,
-    copied,
-    each_of,
-)
+from tests.stores.crash_runs import CrashRuns, Operation, copied, each_of
 from tests.stores.disk_tools import journal_store
 
 from holdfast.bootstrap.sources import SOURCES

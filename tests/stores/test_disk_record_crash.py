@@ -16,12 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 from structlog.testing import capture_logs
 from tests.stores.crash_database import CrashDatabase, Left
-from tests.stores.crash_runs import (
-    CrashRuns,
-    Operation,
-    copied,
-    each_of,
-)
+from tests.stores.crash_runs import CrashRuns, Operation, copied, each_of
 from tests.stores.disk_tools import FakeClock, record_store
 
 from holdfast.errors import OutcomeUnknownError, QuotaExceededError, UnavailableError

@@ -147,9 +147,7 @@ async def test_a_listing_of_more_than_a_page_has_each_record_once_and_in_order(
     assert [record.key async for record in store.list_records("u")] == ["u", *keys[:-1]]
 
 
-async def test_a_record_is_found_while_it_is_rewritten_all_the_time(
-    store: DiskRecordStore,
-) -> None:
+async def test_a_record_is_found_while_it_is_rewritten_all_the_time(store: DiskRecordStore) -> None:
     revision = await store.put("a", b"0", expected=0)
     writing = True
 

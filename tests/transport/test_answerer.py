@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from holdfast.transport.answerer import answerer_told
+from holdfast.transport.jetstream_direct import answerer_told
 
 CAME = {"type": "in", "kind": 0}
 TO_OTHER = {"type": "eg", "kind": 1, "name": "n2"}

@@ -13,12 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from tests.examples import examples
 
-from holdfast.transport.parser import (
-    MAX_CONTROL_LINE_BYTES,
-    MAX_MESSAGE_BYTES,
-    ParseError,
-    Parser,
-)
+from holdfast.transport.parser import MAX_CONTROL_LINE_BYTES, MAX_MESSAGE_BYTES, ParseError, Parser
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -111,7 +111,7 @@ def token(text: str) -> str:
 def untoken(text: str) -> str:
     """The text whose token is ``text``. Raises InvalidError when there is none."""
     try:
-        plain = _ESCAPE.sub(_unescape, text).encode("latin-1").decode()
+        plain = _ESCAPE.sub(lambda match: chr(int(match[1], 16)), text).encode("latin-1").decode()
     except UnicodeError:
         plain = ""
     # One spelling only: what this text is written as must be what was read.
@@ -148,10 +148,6 @@ def later_id(snapshot_id: str, newest: str | None) -> str:
 
 def _escape(match: re.Match[str]) -> str:
     return "".join(f"={byte:02X}" for byte in match[0].encode())
-
-
-def _unescape(match: re.Match[str]) -> str:
-    return chr(int(match[1], 16))
 
 
 def _milliseconds(snapshot_id: str) -> int:

@@ -177,15 +177,12 @@ def too_few_servers(replicas: int | None, servers: Iterable[ServerState]) -> str
     size = cluster_size(servers)
     if replicas is None or size is None or replicas <= size:
         return None
+    most = "replicas=1" if size == 1 else f"replicas={size} or less"
     there = "there is 1 server" if size == 1 else f"there are {size} servers"
     return (
         f"{_count(replicas, 'replica')} cannot be: {there} with JetStream. Add servers to the"
-        f" cluster, or ask for {_at_most(size)}"
+        f" cluster, or ask for {most}"
     )
-
-
-def _at_most(size: int) -> str:
-    return "replicas=1" if size == 1 else f"replicas={size} or less"
 
 
 def payload_difference(servers: Iterable[ServerState]) -> str | None:

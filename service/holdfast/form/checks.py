@@ -13,13 +13,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 from holdfast.domain.limits import MAX_TOTAL
 from holdfast.errors import CorruptError
-from holdfast.form.columns import (
-    FORMAT,
-    MAX_PAGE_BYTES,
-    MAX_PAGE_ENTRIES,
-    MAX_PAGES,
-    PackNumbers,
-)
+from holdfast.form.columns import FORMAT, MAX_PAGE_BYTES, MAX_PAGE_ENTRIES, MAX_PAGES, PackNumbers
 from holdfast.form.entries import (
     MAX_COMPONENT_BYTES,
     MAX_PATH_BYTES,
@@ -152,7 +146,7 @@ def check_xattrs(count: int, xattrs: Mapping[int, tuple[tuple[bytes, bytes], ...
             _refuse("an entry's extended attributes are too large")
 
 
-def check_segments(
+def check_sparse(
     kinds: bytes, sizes: Sequence[int], segments: Mapping[int, tuple[tuple[int, int], ...]]
 ) -> None:
     """Only files are sparse; their segments ascend and lie within the file."""

@@ -149,7 +149,8 @@ class RootOutline(msgspec.Struct, frozen=True, array_like=True, gc=False):
     def decoded_bytes(self) -> int:
         """Bytes that the root takes in memory, roughly."""
         digests, raw_sizes, _, packs, _, _ = self.pieces
-        digest_bytes = sum(map(_byte_length, (digests, packs, self.fingerprints)))
+        # Of each the binary and a few bytes more.
+        digest_bytes = sum(len(memoryview(raw)) for raw in (digests, packs, self.fingerprints))
         return (
             max(self._lengths()) * _PAGE_BYTES
             + _array_length(memoryview(raw_sizes)) * _PIECE_BYTES
@@ -233,11 +234,6 @@ def _array_length(raw: memoryview) -> int:
     if raw[0] & 0xF0 == _FIXARRAY:
         return raw[0] & 0x0F
     return int.from_bytes(raw[1 : 1 + _LENGTH_BYTES.get(raw[0], 0)])
-
-
-def _byte_length(raw: msgspec.Raw) -> int:
-    """The bytes of the msgpack binary ``raw``, or a little more."""
-    return len(memoryview(raw))
 
 
 _FIXARRAY: Final = 0x90

@@ -40,10 +40,7 @@ def asyncapi_document() -> Schema:
             "title": "holdfast",
             "version": str(WIRE_VERSION),
             "description": _INTRODUCTION,
-            "license": {
-                "name": "Apache-2.0",
-                "url": "https://www.apache.org/licenses/LICENSE-2.0",
-            },
+            "license": {"name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"},
         },
         "defaultContentType": "application/json",
         "servers": {
@@ -160,10 +157,7 @@ def _problem_message() -> Schema:
         "headers": {
             "type": "object",
             "properties": {
-                headers.SERVICE_ERROR: {
-                    "description": "The error, on one line.",
-                    "type": "string",
-                },
+                headers.SERVICE_ERROR: {"description": "The error, on one line.", "type": "string"},
                 headers.SERVICE_ERROR_CODE: {
                     "description": "The status, as in HTTP.",
                     "type": "string",

@@ -6,14 +6,7 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta, field
 
-from holdfast.protocol.message import (
-    Reply,
-    Request,
-    ToldCount,
-    ToldSize,
-    WireLimit,
-    WireTime,
-)
+from holdfast.protocol.message import Reply, Request, ToldCount, ToldSize, WireLimit, WireTime
 from holdfast.protocol.operation import AnyOperation, Operation
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 import functools
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -21,10 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Buffer, Callable, Mapping
 
     from holdfast.protocol.message import Reply, Request
-
-RequestT = TypeVar("RequestT", bound="Request")
-ReplyT = TypeVar("ReplyT", bound="Reply")
-MessageT = TypeVar("MessageT", bound="Request | Reply")
 
 JSON_TYPE: Final = "application/json"
 MSGPACK_TYPE: Final = "application/msgpack"
@@ -54,7 +50,7 @@ def encoding_of(headers: Mapping[str, str]) -> Encoding:
     raise InvalidError(f"Content-Type is {JSON_TYPE} or {MSGPACK_TYPE}")
 
 
-def decode_request(body: Buffer, kind: type[RequestT], encoding: Encoding) -> RequestT:
+def decode_request[R: Request](body: Buffer, kind: type[R], encoding: Encoding) -> R:
     """``body`` as a ``kind``; an empty body is the message without fields.
 
     Raises InvalidError, with where and why.
@@ -67,14 +63,14 @@ def decode_request(body: Buffer, kind: type[RequestT], encoding: Encoding) -> Re
         raise InvalidError(_explain(error)) from error
 
 
-def _decode(body: Buffer, kind: type[MessageT], encoding: Encoding) -> MessageT:
+def _decode[M: Request | Reply](body: Buffer, kind: type[M], encoding: Encoding) -> M:
     if encoding is not Encoding.MSGPACK:
         return msgspec.json.decode(body, type=kind)
     message = msgspec.msgpack.decode(body, type=kind)
     return _with_json(message, to_json) if kind.keeps_json else message
 
 
-def decode_request_headers(headers: Mapping[str, str], kind: type[RequestT]) -> RequestT:
+def decode_request_headers[R: Request](headers: Mapping[str, str], kind: type[R]) -> R:
     """The ``Blob-*`` headers as a ``kind``. Raises InvalidError; an unknown one is a typo."""
     fields = {name: value for name, value in headers.items() if _is_field(name)}
     try:
@@ -137,7 +133,7 @@ def _as_text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def decode_reply(body: Buffer, kind: type[ReplyT], encoding: Encoding = Encoding.JSON) -> ReplyT:
+def decode_reply[R: Reply](body: Buffer, kind: type[R], encoding: Encoding = Encoding.JSON) -> R:
     """``body`` as a ``kind``. Raises InternalError: a worker never answers otherwise."""
     try:
         return _decode(body, kind, encoding)
@@ -145,7 +141,7 @@ def decode_reply(body: Buffer, kind: type[ReplyT], encoding: Encoding = Encoding
         raise InternalError(f"the answer is not a {kind.__name__}: {error}") from error
 
 
-def decode_reply_headers(headers: Mapping[str, str], kind: type[ReplyT]) -> ReplyT:
+def decode_reply_headers[R: Reply](headers: Mapping[str, str], kind: type[R]) -> R:
     """The ``Blob-*`` headers of an answer as a ``kind``. Raises InternalError."""
     fields = {name: value for name, value in headers.items() if _is_field(name)}
     try:

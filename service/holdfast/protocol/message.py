@@ -11,12 +11,7 @@ from typing import Annotated, ClassVar, Final
 from msgspec import Meta, Struct
 
 from holdfast.domain.digest import DIGEST_PATTERN
-from holdfast.domain.limits import (
-    MAX_BLOB_BYTES,
-    MAX_CURSOR_CHARS,
-    MAX_LIST_LIMIT,
-    MAX_TYPE_CHARS,
-)
+from holdfast.domain.limits import MAX_BLOB_BYTES, MAX_CURSOR_CHARS, MAX_LIST_LIMIT, MAX_TYPE_CHARS
 from holdfast.form.entries import MAX_FILE_BYTES
 
 WIRE_VERSION: Final = 1

@@ -36,8 +36,7 @@ NAMES_FEATURE: Final = "names"
 """The one of ``features`` in discovery of a worker that knows names."""
 
 QuotedLabels = Annotated[
-    str,
-    Meta(max_length=32768, description="key=value joined by &, values percent-encoded."),
+    str, Meta(max_length=32768, description="key=value joined by &, values percent-encoded.")
 ]
 ZonedText = Annotated[
     str,

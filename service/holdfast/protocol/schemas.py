@@ -54,7 +54,7 @@ def schema_documents() -> dict[str, Schema]:
     return documents
 
 
-def to_json(schema: Schema) -> str:
+def schema_text(schema: Schema) -> str:
     """``schema`` as the text of a file."""
     return json.dumps(schema, indent=2) + "\n"
 
@@ -168,10 +168,7 @@ def _header_schema(kind: type[msgspec.Struct], schema: Schema) -> Schema:
     if issubclass(kind, Request):
         # Other headers are none of our business, but an unknown Blob- one is a typo.
         described["propertyNames"] = {
-            "anyOf": [
-                {"enum": list(properties)},
-                {"not": {"pattern": "^[Bb][Ll][Oo][Bb]-"}},
-            ]
+            "anyOf": [{"enum": list(properties)}, {"not": {"pattern": "^[Bb][Ll][Oo][Bb]-"}}]
         }
     return described
 

@@ -88,13 +88,7 @@ class JournalStore(Protocol):
         """Another object once the store was out of reach: it may have lost what it had before."""
 
     async def append(
-        self,
-        log: str,
-        value: bytes,
-        *,
-        expected: int,
-        message_id: str,
-        behind_damage: bool = False,
+        self, log: str, value: bytes, *, expected: int, message_id: str, behind_damage: bool = False
     ) -> int:
         """Add an entry behind ``expected`` (0: the log has none), durably; its sequence.
 

@@ -6,9 +6,9 @@ from bisect import bisect_left
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from holdfast.stores.growth import Waiters
-from holdfast.stores.journal_checks import (
+from holdfast.stores.journal_parts import (
     CheckedJournal,
+    Waiters,
     checksum_of,
     not_the_last,
     page_up_to_damage,
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from datetime import datetime
 
-    from holdfast.stores.growth import Waiter
-    from holdfast.stores.journal_checks import Append
+    from holdfast.stores.journal_parts import Append, Waiter
     from holdfast.stores.journal_ports import JournalPage
 
 

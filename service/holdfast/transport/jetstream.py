@@ -21,19 +21,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from holdfast.errors import (
-    HoldfastError,
-    NotFoundError,
-    OutcomeUnknownError,
-    UnavailableError,
-)
+from holdfast.errors import HoldfastError, NotFoundError, OutcomeUnknownError, UnavailableError
 from holdfast.transport.inbox import raise_for_status
-from holdfast.transport.jetstream_calls import (
-    NOBODY,
-    Tries,
-    attempt_seconds,
-    is_not_now,
-)
+from holdfast.transport.jetstream_calls import NOBODY, Tries, attempt_seconds, is_not_now
 from holdfast.transport.jetstream_direct import DirectReads
 from holdfast.transport.jetstream_messages import (
     BATCH_COMMIT,

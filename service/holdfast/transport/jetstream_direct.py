@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import aclosing, closing
+from contextlib import aclosing, closing, suppress
 from itertools import batched
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,13 +12,8 @@ import msgspec
 
 from holdfast.deadline import seconds_left
 from holdfast.errors import UnavailableError
-from holdfast.transport.answerer import Trace
 from holdfast.transport.inbox import raise_for_status
-from holdfast.transport.jetstream_calls import (
-    ATTEMPT_SECONDS,
-    JetStreamCalls,
-    attempt_seconds,
-)
+from holdfast.transport.jetstream_calls import ATTEMPT_SECONDS, JetStreamCalls, attempt_seconds
 from holdfast.transport.jetstream_messages import (
     END_OF_BATCH,
     NO_SUCH_MESSAGE,
@@ -45,6 +40,11 @@ _QUOTES_BYTES: Final = 3
 _LASTS_AT_ONCE: Final = 8
 """Answers that may be on their way together, of 128 records of 12 KiB at the most: a server gives
 up a client that is 64 MiB behind."""
+
+TRACE_TO: Final = "Nats-Trace-Dest"
+_TRACE_SECONDS: Final = 0.5
+_FROM_CLIENT: Final = 0
+_TO_SERVER: Final = 1
 
 
 class DirectReads(JetStreamCalls):
@@ -123,7 +123,7 @@ class DirectReads(JetStreamCalls):
     async def _direct_told(
         self, stream: str, query: Mapping[str, Any]
     ) -> tuple[list[StoredMessage], str]:
-        with closing(Trace(self._inbox)) as trace:
+        with closing(_Trace(self._inbox)) as trace:
             if "batch" in query:
                 found, _ = await self._direct_batch(stream, query, ATTEMPT_SECONDS, trace.headers)
             else:
@@ -244,3 +244,64 @@ class _Arrivals:
         messages, self._messages = self._messages, []
         self._wake.clear()
         return messages
+
+
+class _Hop(msgspec.Struct, frozen=True):
+    type: str = ""
+    kind: int = -1
+    name: str = ""
+
+
+class _Server(msgspec.Struct, frozen=True):
+    name: str
+
+
+class _Told(msgspec.Struct, frozen=True):
+    server: _Server
+    events: list[_Hop] = []
+
+
+class _Trace:
+    """The way of one request, which is sent with these ``headers``. Close it.
+
+    Only the server to which this process is connected tells it: it passed the request on to
+    another, or it has answered itself. Nothing is told to a user who may not publish to its own
+    inbox.
+    """
+
+    def __init__(self, inbox: Inbox) -> None:
+        """The trace comes to ``inbox``."""
+        self._answerer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._mailbox = inbox.open(self._receive)
+        self.headers = {TRACE_TO: self._mailbox.subject}
+
+    async def answerer(self) -> str:
+        """The name of the server that has answered; empty where that is not told."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_TRACE_SECONDS):
+                return await self._answerer
+        return ""
+
+    def close(self) -> None:
+        """Ignore what still comes."""
+        self._mailbox.close()
+
+    def _receive(self, message: Message) -> None:
+        name = answerer_told(message.data)
+        if name is not None and not self._answerer.done():
+            self._answerer.set_result(name)
+
+
+def answerer_told(told: bytes | memoryview) -> str | None:
+    """The server that answered, by one's trace ``told``; None where another is to tell."""
+    try:
+        way = msgspec.json.decode(told, type=_Told)
+    except msgspec.MsgspecError:
+        return None
+    came, *went = way.events or [_Hop()]
+    if (came.type, came.kind) != ("in", _FROM_CLIENT):
+        return None
+    onward = [hop for hop in went if hop.type == "eg"]
+    if not onward:
+        return way.server.name
+    return onward[0].name if len(onward) == 1 and onward[0].kind == _TO_SERVER else ""

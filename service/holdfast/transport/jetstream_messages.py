@@ -12,12 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from holdfast.errors import (
-    HoldfastError,
-    OutcomeUnknownError,
-    QuotaExceededError,
-    UnavailableError,
-)
+from holdfast.errors import HoldfastError, OutcomeUnknownError, QuotaExceededError, UnavailableError
 from holdfast.protocol.headers import STATUS
 
 if TYPE_CHECKING:

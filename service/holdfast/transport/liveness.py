@@ -171,11 +171,9 @@ class Watch(Observer):
             if wire is None or not self._client.is_connected:
                 continue
             silent_seconds = time.monotonic() - wire.received_at
-            if silent_seconds > SILENCE_SECONDS and self._is_anything_waited_for():
+            is_waited_for = any(one.is_waiting() for one in self._client.observers)
+            if silent_seconds > SILENCE_SECONDS and is_waited_for:
                 await self._demand_sign_of_life(wire)
-
-    def _is_anything_waited_for(self) -> bool:
-        return any(observer.is_waiting() for observer in self._client.observers)
 
     async def _demand_sign_of_life(self, wire: Wire) -> None:
         asked_at = time.monotonic()

@@ -27,12 +27,7 @@ from msgspec.structs import replace
 
 from holdfast.domain.digest import Digest, is_digest, parse_digest
 from holdfast.domain.kept import has_bytes, reduced
-from holdfast.errors import (
-    CorruptError,
-    InvalidError,
-    NotFoundError,
-    UnavailableError,
-)
+from holdfast.errors import CorruptError, InvalidError, NotFoundError, UnavailableError
 from holdfast.stores.deletions import Deletions
 from holdfast.stores.disk import blob_listing
 from holdfast.stores.disk.blob_file import (
@@ -41,8 +36,8 @@ from holdfast.stores.disk.blob_file import (
     Seen,
     checked_content,
     is_at,
-    look_at,
     pieces_of,
+    seen_at,
     surveyed,
 )
 from holdfast.stores.disk.blob_reading import BlobReading
@@ -67,7 +62,7 @@ from holdfast.stores.ports import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Buffer, Callable, Iterable, Iterator
+    from collections.abc import Buffer, Callable, Iterable, Iterator, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -121,10 +116,12 @@ class BlobFiles:
                     existing = None
                 elif existing.is_hidden or (header.pinned and not existing.pinned):
                     is_pinned = header.pinned or existing.pinned
-                    existing = self._replace(path, look_at(path), pinned=is_pinned)
+                    existing = self._replace(path, seen_at(path), pinned=is_pinned)
                     is_done = existing is not None
                 else:
-                    is_done = not touches or self.touch(Digest(existing.digest), _ALWAYS)
+                    is_done = not touches or self.touch(
+                        Digest(existing.digest), unless_seen_since=_ALWAYS
+                    )
             if not is_done:
                 continue  # somebody else was first, and may have deleted it since
             # Also for a blob that was found: its writer may not have come to this line yet.
@@ -134,12 +131,17 @@ class BlobFiles:
             return Stored(info=header.info, created=True)
         raise UnavailableError(_TOO_OFTEN)
 
-    def stat(self, digest: Digest, *, partial: bool = False) -> BlobInfo:
-        """A blob's record. Raises NotFoundError, CorruptError."""
+    def stat(self, digest: Digest, *, sure: bool = False, partial: bool = False) -> BlobInfo:
+        """See `BlobStore.stat`. A file of the wrong form or length is never answered with."""
+        del sure
         with translated(), self._reader.open(self._path(digest)) as blob:
             if blob.header.is_partial and not partial:
                 raise NotFoundError(f"no blob {digest}")
             return blob.header.info
+
+    def missing(self, digests: Sequence[Digest], *, partial: bool = False) -> list[Digest]:
+        """See `BlobStore.missing`. A file of the wrong length counts as missing."""
+        return [one for one in dict.fromkeys(digests) if not self.has(one, partial=partial)]
 
     def has(self, digest: Digest, *, partial: bool = False) -> bool:
         """Whether a file of the right form and length is there, for all."""
@@ -173,7 +175,7 @@ class BlobFiles:
     def look(self, digest: Digest) -> Seen:
         """The blob's file as it is now."""
         with translated():
-            seen = look_at(self._path(digest))
+            seen = seen_at(self._path(digest))
         if not seen.is_there:
             confirm_disk_store(self._root)
         return seen
@@ -189,7 +191,7 @@ class BlobFiles:
         try:
             if not removed:
                 with self._locked(path.parent), translated():
-                    found = look_at(path)
+                    found = seen_at(path)
                     if seen is not None and found != seen:
                         return None
                     found.refuse_id_of_put(op_id)
@@ -220,12 +222,9 @@ class BlobFiles:
         return True
 
     def touch(
-        self, digest: Digest, unless_seen_since: datetime, needed: Ranges | None = None
+        self, digest: Digest, *, unless_seen_since: datetime, needed: Ranges | None = None
     ) -> bool:
-        """Give the file the present time, unless it has a late enough one; whether it is there.
-
-        A partial one is, if it keeps ``needed``. One that is hidden is there for all then.
-        """
+        """See `BlobStore.touch`. A blob was last seen when its file was modified."""
         path = self._path(digest)
         for _ in range(_PUT_ATTEMPTS):
             seen = self.look(digest)
@@ -248,14 +247,14 @@ class BlobFiles:
             return False
 
     def now(self) -> datetime:
-        """The time that a file written now gets."""
+        """See `BlobStore.now`. It is the file system's clock, which may be another machine's."""
         confirm_disk_store(self._root)
         with translated(), tempfile.TemporaryFile(dir=self._root) as file:
             return datetime.fromtimestamp(os.fstat(file.fileno()).st_mtime, UTC)
 
-    def list_page(self, prefix: str, cursor: str | None, limit: int) -> BlobListing:
-        """A page in ascending order. Files not named by a digest are foreign."""
-        after = blob_listing.decode_cursor(cursor)
+    def list_blobs(self, *, prefix: str, cursor: str | None, limit: int) -> BlobListing:
+        """See `BlobStore.list_blobs`. In ascending order of the digest; other files are foreign."""
+        after = blob_listing.decode_place(cursor)
         entries: list[BlobInfo | ForeignObject] = []
         confirm_disk_store(self._root)
         cursors: list[str] = []
@@ -263,7 +262,7 @@ class BlobFiles:
             last = after
             for name in blob_listing.names_after(self._root / "blobs", prefix, after):
                 if len(entries) == limit:
-                    last_cursor = blob_listing.encode_cursor(last)
+                    last_cursor = blob_listing.encode_place(last)
                     return BlobListing(entries=entries, after=cursors, cursor=last_cursor)
                 last = name
                 entry = self._entry(name)
@@ -271,19 +270,19 @@ class BlobFiles:
                     continue
                 if entry is not None:
                     entries.append(entry)
-                    cursors.append(blob_listing.encode_cursor(name))
+                    cursors.append(blob_listing.encode_place(name))
         return BlobListing(entries=entries, after=cursors, cursor=None)
 
-    def survey(self, cursor: str | None, limit: int) -> Survey:
-        """A page of blobs for a collector, in ascending order."""
-        after = last = blob_listing.decode_cursor(cursor)
+    def survey(self, cursor: str | None, *, limit: int) -> Survey:
+        """See `BlobStore.survey`. In ascending order of the digest."""
+        after = last = blob_listing.decode_place(cursor)
         blobs, others = list[SurveyedBlob](), 0
         confirm_disk_store(self._root)
         with translated():
             for name in blob_listing.names_after(self._root / "blobs", "", after):
                 if len(blobs) == limit:
                     return Survey(
-                        blobs=blobs, cursor=blob_listing.encode_cursor(last), others=others
+                        blobs=blobs, cursor=blob_listing.encode_place(last), others=others
                     )
                 last = name
                 with suppress(NotFoundError):  # deleted since the directory was read
@@ -294,30 +293,30 @@ class BlobFiles:
                         others += 1
         return Survey(blobs=blobs, cursor=None, others=others)
 
-    def collect(self, digest: Digest, mark: str) -> bool:
-        """Remove the file if it is as it was when it had this ``mark``; whether it was."""
-        path = self._path(digest)
+    def collect(self, blob: SurveyedBlob) -> bool:
+        """See `BlobStore.collect`."""
+        path = self._path(blob.digest)
         try:
             with self._locked(path.parent), translated():
-                identity = look_at(path).identity
-                if identity is None or identity.mark != mark or not self._unlink(path):
+                identity = seen_at(path).identity
+                if identity is None or identity.mark != blob.mark or not self._unlink(path):
                     return False
         except NotFoundError:
             return False
         sync_change(self._files, path.parent)
         return True
 
-    def repack(self, digest: Digest, mark: str, needed: Ranges) -> int | None:
-        """See `BlobStore.repack`. Raises CorruptError."""
-        path = self._path(digest)
-        seen = self.look(digest)
-        if seen.identity is None or seen.identity.mark != mark or seen.header is None:
+    def repack(self, blob: SurveyedBlob, needed: Ranges) -> int | None:
+        """See `BlobStore.repack`. The file is exchanged for another."""
+        path = self._path(blob.digest)
+        seen = self.look(blob.digest)
+        if seen.identity is None or seen.identity.mark != blob.mark or seen.header is None:
             return None
         with translated():
             try:
-                with self._open_copy(seen.header.info) as blob:
-                    self._reader.verify(blob)
-                    data = self._reader.read(blob, 0, blob.header.size)
+                with self._open_copy(seen.header.info) as found:
+                    self._reader.verify(found)
+                    data = self._reader.read(found, 0, found.header.size)
             except NotFoundError:  # it was replaced since
                 return None
             left, kept = reduced(data, seen.header.info.kept, needed)
@@ -366,7 +365,7 @@ class BlobFiles:
 
     def _put_over(self, path: Path, header: BlobHeader, pieces: Iterable[Buffer]) -> bool:
         """Put a whole blob in the place of a partial one; False: it is no such one any more."""
-        seen = look_at(path)
+        seen = seen_at(path)
         if seen.header is None or not seen.header.is_partial:
             return False
         return self._swap(path, seen, checked_content(header, pieces))
@@ -400,7 +399,7 @@ class BlobFiles:
         write_file(self._files, temporary, content)
         try:
             with self._locked(path.parent):
-                if look_at(path) != seen:
+                if seen_at(path) != seen:
                     return False
                 self._files.rename(temporary, path)
         finally:

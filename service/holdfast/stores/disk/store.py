@@ -8,10 +8,11 @@ work off the event loop; what is done to files, and why it survives a crash, is 
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 from contextlib import aclosing, suppress
 from itertools import count
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Concatenate, Final
 
 from holdfast.domain.op_id import is_repeat
 from holdfast.errors import (
@@ -31,18 +32,11 @@ from holdfast.stores.ports import Fetched, info_of, part_ranges
 from holdfast.stores.record_ports import CHANGES_LIMIT
 
 if TYPE_CHECKING:
-    from collections.abc import (
-        AsyncGenerator,
-        AsyncIterator,
-        Buffer,
-        Iterator,
-        Sequence,
-    )
+    from collections.abc import AsyncGenerator, AsyncIterator, Buffer, Callable, Coroutine, Iterator
     from datetime import datetime, timedelta
     from pathlib import Path
 
     from holdfast.domain.digest import Digest
-    from holdfast.domain.kept import Ranges
     from holdfast.sources import Sources
     from holdfast.stores.disk.blob_file import FileIdentity
     from holdfast.stores.disk.format import BlobHeader
@@ -50,17 +44,26 @@ if TYPE_CHECKING:
         Attributes,
         BlobChanges,
         BlobInfo,
-        BlobListing,
         Claiming,
         Keeping,
         Spending,
         Stored,
-        Survey,
-        SurveyedBlob,
     )
     from holdfast.stores.record_ports import Extent
 
 _DELETE_ATTEMPTS: Final = 16
+
+
+def _in_thread[**P, T](
+    method: Callable[Concatenate[BlobFiles, P], T],
+) -> Callable[Concatenate[DiskBlobStore, P], Coroutine[Any, Any, T]]:
+    """``method``, which blocks, off the event loop."""
+
+    @functools.wraps(method)
+    async def call(self: DiskBlobStore, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await asyncio.to_thread(method, self._blobs, *args, **kwargs)
+
+    return call
 
 
 class DiskBlobStore:
@@ -68,6 +71,15 @@ class DiskBlobStore:
 
     Several processes may use one root.
     """
+
+    stat = _in_thread(BlobFiles.stat)
+    missing = _in_thread(BlobFiles.missing)
+    touch = _in_thread(BlobFiles.touch)
+    now = _in_thread(BlobFiles.now)
+    list_blobs = _in_thread(BlobFiles.list_blobs)
+    survey = _in_thread(BlobFiles.survey)
+    collect = _in_thread(BlobFiles.collect)
+    repack = _in_thread(BlobFiles.repack)
 
     def __init__(self, root: Path, *, sources: Sources, files: Files | None = None) -> None:
         self._root = root
@@ -108,18 +120,6 @@ class DiskBlobStore:
             return self._read_whole(info)
         return self._read_range(info, start, stop)
 
-    async def stat(self, digest: Digest, *, sure: bool = False, partial: bool = False) -> BlobInfo:
-        """See `BlobStore.stat`. A file of the wrong form or length is never answered with."""
-        del sure
-        return await asyncio.to_thread(self._blobs.stat, digest, partial=partial)
-
-    async def missing(self, digests: Sequence[Digest], *, partial: bool = False) -> list[Digest]:
-        """See `BlobStore.missing`. A file of the wrong length counts as missing."""
-        wanted = tuple(dict.fromkeys(digests))
-        return await asyncio.to_thread(
-            lambda: [digest for digest in wanted if not self._blobs.has(digest, partial=partial)]
-        )
-
     async def delete(
         self, digest: Digest, *, op_id: str | None = None, kept: Keeping | None = None
     ) -> bool:
@@ -135,16 +135,6 @@ class DiskBlobStore:
                 return forgotten
         raise ConflictError("others kept changing the blob")
 
-    async def touch(
-        self, digest: Digest, *, unless_seen_since: datetime, needed: Ranges | None = None
-    ) -> bool:
-        """See `BlobStore.touch`. A blob was last seen when its file was modified."""
-        return await asyncio.to_thread(self._blobs.touch, digest, unless_seen_since, needed)
-
-    async def now(self) -> datetime:
-        """See `BlobStore.now`. It is the file system's clock, which may be another machine's."""
-        return await asyncio.to_thread(self._blobs.now)
-
     async def read_back(self, info: BlobInfo, spend: Spending) -> None:
         """See `BlobStore.read_back`. A damaged file is moved aside."""
         async with aclosing(self._read_whole(info)) as pieces:
@@ -157,10 +147,6 @@ class DiskBlobStore:
             await asyncio.to_thread(self._blobs.verify, info)
         return False
 
-    async def list_blobs(self, *, prefix: str, cursor: str | None, limit: int) -> BlobListing:
-        """See `BlobStore.list_blobs`. In ascending order of the digest."""
-        return await asyncio.to_thread(self._blobs.list_page, prefix, cursor, limit)
-
     async def extent(self) -> Extent:
         """See `BlobStore.extent`."""
         return await self._log.extent()
@@ -171,18 +157,6 @@ class DiskBlobStore:
     async def changes(self, after: int, *, limit: int = CHANGES_LIMIT) -> BlobChanges:
         """See `BlobStore.changes`. Touches and pins are left out."""
         return await self._log.page(after, limit)
-
-    async def survey(self, cursor: str | None, *, limit: int) -> Survey:
-        """See `BlobStore.survey`. In ascending order of the digest."""
-        return await asyncio.to_thread(self._blobs.survey, cursor, limit)
-
-    async def collect(self, blob: SurveyedBlob) -> bool:
-        """See `BlobStore.collect`."""
-        return await asyncio.to_thread(self._blobs.collect, blob.digest, blob.mark)
-
-    async def repack(self, blob: SurveyedBlob, needed: Ranges) -> int | None:
-        """See `BlobStore.repack`. The file is exchanged for another."""
-        return await asyncio.to_thread(self._blobs.repack, blob.digest, blob.mark, needed)
 
     def stage(self, staging: str, part_size: int) -> _DiskStagedBlob:
         """See `BlobStore.stage`."""

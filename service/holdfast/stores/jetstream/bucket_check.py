@@ -62,9 +62,7 @@ _WRITABLE: Final = (
     Required("sealed", not_, "a sealed bucket takes no writes"),
     Required("mirror", not_, "a mirror takes no writes: remove the mirror to make it a bucket"),
     Required(
-        "sources",
-        not_,
-        "messages of another stream would replace stored ones: remove the sources",
+        "sources", not_, "messages of another stream would replace stored ones: remove the sources"
     ),
     Required("allow_msg_counter", not_, f"it takes counters only; {_ANOTHER}"),
     Required("deny_purge", not_, f"deleted messages could not be removed; {_ANOTHER}"),
@@ -74,9 +72,7 @@ _WRITABLE: Final = (
         f"acknowledged writes may not be on the disk; {_ANOTHER}",
     ),
     Required(
-        "subject_transform",
-        not_,
-        "messages would go to other subjects: remove the transform",
+        "subject_transform", not_, "messages would go to other subjects: remove the transform"
     ),
     Required(
         "republish",
@@ -106,20 +102,10 @@ _KEEPS: Final = (
     ),
     Required("max_age", not_, "messages would vanish after that time: remove the limit"),
     Required(
-        "max_msgs",
-        _is(None, -1),
-        "messages would vanish beyond that count: remove the limit",
+        "max_msgs", _is(None, -1), "messages would vanish beyond that count: remove the limit"
     ),
-    Required(
-        "discard",
-        _is("new"),
-        "messages would vanish when it is full: set discard to new",
-    ),
-    Required(
-        "discard_new_per_subject",
-        not_,
-        "stored messages could not be replaced: remove it",
-    ),
+    Required("discard", _is("new"), "messages would vanish when it is full: set discard to new"),
+    Required("discard_new_per_subject", not_, "stored messages could not be replaced: remove it"),
 )
 _DIRECT: Final = Required("allow_direct", bool, "it must allow direct reads")
 _HEADERS: Final = (

@@ -37,12 +37,8 @@ if TYPE_CHECKING:
     from holdfast.domain.kept import Ranges
     from holdfast.stores.jetstream.chunks import ObjectChunks
     from holdfast.stores.jetstream.object_records import ObjectEntry, ObjectRecords
-    from holdfast.stores.ports import BlobInfo
     from holdfast.transport.jetstream import JetStream
     from holdfast.transport.jetstream_messages import StoredMessage
-
-_SCAN_PER_PAGE: Final = 8192
-"""Messages that are looked through for one page: most may be chunks."""
 
 _CURSOR: Final = re.compile(r"[1-9]\d{0,17}", re.ASCII)
 
@@ -51,11 +47,7 @@ class ObjectCollecting:
     """A collector's view of one bucket."""
 
     def __init__(
-        self,
-        jetstream: JetStream,
-        bucket: str,
-        records: ObjectRecords,
-        chunks: ObjectChunks,
+        self, jetstream: JetStream, bucket: str, records: ObjectRecords, chunks: ObjectChunks
     ) -> None:
         self._js = jetstream
         self._bucket = bucket
@@ -69,7 +61,7 @@ class ObjectCollecting:
             raise InvalidError("not a cursor of this survey")
         walk = RecordWalk(self._js, self._bucket, int(cursor or 1))
         page = _Page()
-        while walk.scanned < _SCAN_PER_PAGE and not walk.is_at_end:
+        while walk.goes_on:
             for record in await walk.step(limit - len(page.blobs)):
                 page.add(record)
                 if len(page.blobs) == limit:
@@ -117,7 +109,9 @@ class ObjectCollecting:
             return None
         left, kept = reduced(data, info.kept, needed)
         made = reduced_info(info, kept, self._records.new_id())
-        parts = [memoryview(left)[at : at + made.part_size] for at in _starts(made)]
+        parts = [
+            memoryview(left)[at : at + made.part_size] for at in range(0, made.size, made.part_size)
+        ]
         record = mark_partial(meta, made, kept)
         try:
             await self._records.swap(entry, made, parts, record, RecordChange.REPACKED)
@@ -134,10 +128,6 @@ class ObjectCollecting:
         except (UnavailableError, OutcomeUnknownError) as error:
             msg = "the blob is forgotten, but its bytes may be there yet"
             raise OutcomeUnknownError(msg) from error
-
-
-def _starts(info: BlobInfo) -> range:
-    return range(0, info.size, info.part_size)
 
 
 def _is_tombstone_of(entry: ObjectEntry, nuid: str) -> bool:

@@ -13,11 +13,7 @@ import structlog
 from msgspec.structs import replace
 
 from holdfast.domain.op_id import is_repeat
-from holdfast.errors import (
-    ConflictError,
-    OutcomeUnknownError,
-    UnavailableError,
-)
+from holdfast.errors import ConflictError, OutcomeUnknownError, UnavailableError
 from holdfast.stores.jetstream.conflicts import UNKNOWN
 from holdfast.stores.jetstream.meta import (
     DELETIONS_BYTES,

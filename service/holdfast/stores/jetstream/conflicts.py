@@ -33,16 +33,41 @@ _WAIT_SECONDS: Final = 0.02
 _LONGEST_WAIT_SECONDS: Final = 0.5
 
 
-class Conflicts:
+class Certainty:
+    """Whether nothing of a change was ever stored; ``unknown`` is said where that is not certain.
+
+    ``certain`` is taken back when an attempt is not answered.
+    """
+
+    def __init__(self, unknown: str = UNKNOWN) -> None:
+        self.certain = True
+        self._unknown = unknown
+
+    @contextmanager
+    def telling(self) -> Iterator[None]:
+        """A change that may have been applied stays unknown, whatever fails afterwards."""
+        try:
+            yield
+        except (UnavailableError, QuotaExceededError) as error:
+            if self.certain:
+                raise
+            raise OutcomeUnknownError(self._unknown) from error
+
+    def or_unknown(self, error: HoldfastError) -> HoldfastError:
+        """``error``, which says that nothing was applied, if that is certain."""
+        return error if self.certain else OutcomeUnknownError(self._unknown)
+
+
+class Conflicts(Certainty):
     """Refusals of a compare-and-set, until one gives up.
 
-    ``certain``: nothing of ours was ever stored. ``tried`` is what may have been, as ``trying``,
-    the write at hand, was named. ``met`` is the sequence that a touch was to replace. One that is
-    refused twice at the same sequence meets a write that nobody can read yet, or ever will.
+    ``tried`` is what may have been stored, as ``trying``, the write at hand, was named. ``met`` is
+    the sequence that a touch was to replace. One that is refused twice at the same sequence meets a
+    write that nobody can read yet, or ever will.
     """
 
     def __init__(self) -> None:
-        self.certain = True
+        super().__init__()
         self.trying = self.tried = ""
         self.met: float = math.inf
         self._backoff: Backoff | None = None  # hardly ever needed
@@ -80,20 +105,8 @@ class Conflicts:
             self._backoff = Backoff(_WAIT_SECONDS, _LONGEST_WAIT_SECONDS)
         return await self._backoff.wait()
 
-    @contextmanager
-    def telling(self) -> Iterator[None]:
-        """A change that may have been applied stays unknown, whatever fails afterwards."""
-        try:
-            yield
-        except (UnavailableError, QuotaExceededError) as error:
-            if self.certain:
-                raise
-            raise OutcomeUnknownError(UNKNOWN) from error
-
     def failure(self) -> HoldfastError:
         """The error to report."""
-        if not self.certain:
-            return OutcomeUnknownError(UNKNOWN)
         if self._in_flight:
-            return UnavailableError("another write is under way and does not end")
-        return ConflictError("other writers kept changing the blob")
+            return self.or_unknown(UnavailableError("another write is under way and does not end"))
+        return self.or_unknown(ConflictError("other writers kept changing the blob"))

@@ -22,11 +22,7 @@ import msgspec
 
 from holdfast.deadline import Gathering, deadline, seconds_left
 from holdfast.domain.limits import KIB, MIB
-from holdfast.errors import (
-    HoldfastError,
-    OutcomeUnknownError,
-    UnavailableError,
-)
+from holdfast.errors import HoldfastError, OutcomeUnknownError, UnavailableError
 from holdfast.protocol.headers import BLOB_PART
 from holdfast.stores.jetstream.conflicts import UNKNOWN
 from holdfast.stores.jetstream.meta import chunk_subject, meta_subject, to_meta
@@ -98,12 +94,7 @@ class PutGroups:
     """The groups of one worker for one bucket."""
 
     def __init__(
-        self,
-        jetstream: JetStream,
-        bucket: str,
-        places: Places,
-        *,
-        new_id: Callable[[], str],
+        self, jetstream: JetStream, bucket: str, places: Places, *, new_id: Callable[[], str]
     ) -> None:
         """Nothing is grouped until it is said that it pays: see ``is_on``."""
         self.is_on = False

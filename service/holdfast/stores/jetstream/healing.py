@@ -27,7 +27,7 @@ from holdfast.domain.chunk_index import build_index
 from holdfast.domain.collection import ClaimState
 from holdfast.domain.limits import WINDOW_BYTES
 from holdfast.errors import CorruptError, OutcomeUnknownError, UnavailableError
-from holdfast.stores.jetstream.chunks import part_of
+from holdfast.stores.jetstream.chunks import is_content, part_of
 from holdfast.stores.jetstream.meta import chunk_subject, mark_damaged, mark_moved
 from holdfast.stores.jetstream.object_records import RecordChange
 from holdfast.stores.jetstream.replication import bucket_state
@@ -213,7 +213,7 @@ class ObjectHealing:
         nuid = self._records.new_id()
         if info.chunks <= 1:
             data = b"".join([bytes(chunk) async for chunk in self._anywhere(info)])
-            if not await _is_right(info, _given(data)):
+            if not is_content(info, data):
                 return None
             return _Copy(nuid, mark_moved(meta, nuid, None), data)
         if not await _is_right(info, self._anywhere(info)):
@@ -296,10 +296,6 @@ class ObjectHealing:
         if copy is not None and copy.claimed_at is not None:
             with suppress(UnavailableError, OutcomeUnknownError):
                 await self._claims.revoke(copy.nuid)
-
-
-async def _given(data: bytes) -> AsyncGenerator[Buffer]:
-    yield data
 
 
 def _content(messages: Sequence[StoredMessage]) -> list[tuple[int, bytes]]:

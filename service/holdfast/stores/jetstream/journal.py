@@ -17,12 +17,13 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from holdfast.errors import HoldfastError, OutcomeUnknownError, UnavailableError
-from holdfast.stores.growth import Waiter
+from holdfast.errors import UnavailableError
 from holdfast.stores.jetstream.bucket_check import check_bucket
+from holdfast.stores.jetstream.conflicts import Certainty
 from holdfast.stores.jetstream.replication import read_bucket
-from holdfast.stores.journal_checks import (
+from holdfast.stores.journal_parts import (
     CheckedJournal,
+    Waiter,
     checksum_of,
     not_the_last,
     page_up_to_damage,
@@ -31,17 +32,13 @@ from holdfast.stores.journal_ports import DamagedEntryError, JournalEntry, Journ
 from holdfast.stores.keys import check_record_key
 from holdfast.transport.backoff import Backoff
 from holdfast.transport.jetstream import CATCH_UP_SECONDS
-from holdfast.transport.jetstream_messages import (
-    EXPECTED_SUBJECT_SEQUENCE,
-    MSG_ID,
-    RefusedError,
-)
+from holdfast.transport.jetstream_messages import EXPECTED_SUBJECT_SEQUENCE, MSG_ID, RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from datetime import datetime
 
-    from holdfast.stores.journal_checks import Append
+    from holdfast.stores.journal_parts import Append
     from holdfast.transport.jetstream import JetStream
     from holdfast.transport.jetstream_messages import StoredMessage
     from holdfast.transport.message import Message
@@ -73,50 +70,45 @@ class StreamJournalStore(CheckedJournal):
 
     async def _append(self, one: Append) -> int:
         log, headers = one.log, _headers(one)
-        certain = True
+        outcome = Certainty(_UNKNOWN)
         backoff = Backoff(_RETRY_SECONDS, _LONGEST_RETRY_SECONDS)
         for _ in range(_ATTEMPTS):
-            try:
-                sequence = (await self._js.publish(self._subject(log), one.value, headers)).seq
-            except RefusedError as refused:
-                certain = certain and refused.certain
-                if not refused.conflict:
-                    raise (refused.translate() if certain else _lost()) from refused
+            with outcome.telling():
+                sequence: int | None
                 try:
-                    found = await self._after_refusal(one, certain=certain)
-                except DamagedEntryError as damage:
-                    if damage.sequence != one.expected or not one.behind_damage:
-                        raise
-                    headers = _headers(replace(one, expected=0))  # as the server sees it
-                    continue
-                if found is not None:
-                    return self._appended(log, found)
-            except UnavailableError as error:
-                raise (error if certain else _lost()) from error
-            else:
-                return self._appended(log, sequence)
+                    sequence = (await self._js.publish(self._subject(log), one.value, headers)).seq
+                except RefusedError as refused:
+                    outcome.certain &= refused.certain
+                    if not refused.conflict:
+                        raise outcome.or_unknown(refused.translate()) from refused
+                    try:
+                        sequence = await self._after_refusal(one, outcome)
+                    except DamagedEntryError as damage:
+                        if damage.sequence != one.expected or not one.behind_damage:
+                            raise
+                        headers = _headers(replace(one, expected=0))  # as the server sees it
+                        continue
+                if sequence is not None:
+                    return self._appended(log, sequence)
             if not await backoff.wait():
                 break
-        raise UnavailableError(_IN_FLIGHT) if certain else _lost()
+        raise outcome.or_unknown(UnavailableError(_IN_FLIGHT))
 
-    async def _after_refusal(self, one: Append, *, certain: bool) -> int | None:
+    async def _after_refusal(self, one: Append, outcome: Certainty) -> int | None:
         """The sequence of this append's entry; None where the log ends as it was expected to.
 
-        Then another append is in flight. ``certain``: none of ours was ever stored unanswered.
+        Then another append is in flight.
         """
-        try:
-            behind = await self._behind(one.log, one.expected + 1)
-            last = behind or await self._last(one.log)
-        except UnavailableError as error:
-            raise (error if certain else _lost()) from error
+        behind = await self._behind(one.log, one.expected + 1)
+        last = behind or await self._last(one.log)
         if behind is not None and behind.headers.get(MSG_ID) == one.message_id:
             return behind.sequence
         if behind is None and one.expected == (last.sequence if last is not None else 0):
             return None
         # Otherwise ours may have been stored, and then trimmed or lost.
         follows = behind is not None and behind.headers.get(EXPECTED_SUBJECT_SEQUENCE)
-        is_other = follows == str(one.expected)
-        raise not_the_last(one.log) if certain or is_other else _lost()
+        error = not_the_last(one.log)
+        raise error if follows == str(one.expected) else outcome.or_unknown(error)
 
     def _appended(self, log: str, sequence: int) -> int:
         with suppress(UnavailableError):
@@ -180,10 +172,7 @@ class StreamJournalStore(CheckedJournal):
                 messages = [found] if found is not None else []
             is_end = not messages or messages[-1].sequence >= last.sequence
         return page_up_to_damage(
-            messages,
-            lambda message: self._entry(log, message),
-            max_bytes=max_bytes,
-            is_end=is_end,
+            messages, lambda message: self._entry(log, message), max_bytes=max_bytes, is_end=is_end
         )
 
     async def _end(self, log: str) -> int:
@@ -301,7 +290,3 @@ def _headers(one: Append) -> dict[str, str]:
         EXPECTED_SUBJECT_SEQUENCE: str(one.expected),
         CHECKSUM: f"{one.checksum:08x}",
     }
-
-
-def _lost() -> HoldfastError:
-    return OutcomeUnknownError(_UNKNOWN)

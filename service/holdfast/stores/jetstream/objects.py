@@ -17,17 +17,12 @@ from typing import TYPE_CHECKING, Any, Final
 from msgspec.structs import replace
 
 from holdfast.domain.collection import YOUNG_SHARE
-from holdfast.domain.digest import Digest, digest_of
+from holdfast.domain.digest import Digest
 from holdfast.domain.kept import has_bytes
-from holdfast.errors import (
-    HoldfastError,
-    NotFoundError,
-    OutcomeUnknownError,
-    UnavailableError,
-)
-from holdfast.stores.jetstream.blob_changes import ObjectChanges
+from holdfast.errors import HoldfastError, NotFoundError, OutcomeUnknownError, UnavailableError
+from holdfast.stores.jetstream.blob_changes import changes_of
 from holdfast.stores.jetstream.bucket_check import check_bucket
-from holdfast.stores.jetstream.chunks import ObjectChunks
+from holdfast.stores.jetstream.chunks import ObjectChunks, is_content
 from holdfast.stores.jetstream.claims import ObjectClaims
 from holdfast.stores.jetstream.collecting import ObjectCollecting
 from holdfast.stores.jetstream.commits import ObjectCommits, PartsGoneError
@@ -55,25 +50,17 @@ from holdfast.stores.jetstream.object_records import (
 from holdfast.stores.jetstream.places import ChunkPlace, LatelyStored, Places
 from holdfast.stores.jetstream.staging import StagedObject
 from holdfast.stores.ports import Attributes, BlobInfo, BlobListing, Fetched, Stored
-from holdfast.stores.record_ports import CHANGES_LIMIT
+from holdfast.stores.record_ports import CHANGES_LIMIT, Extent
 from holdfast.transport.jetstream_messages import SUBJECT, StoredMessage
 
 if TYPE_CHECKING:
-    from collections.abc import (
-        AsyncGenerator,
-        AsyncIterator,
-        Awaitable,
-        Buffer,
-        Callable,
-        Sequence,
-    )
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Buffer, Callable, Sequence
     from datetime import datetime, timedelta
 
     from holdfast.domain.kept import Ranges
     from holdfast.sources import Sources
     from holdfast.stores.jetstream.conflicts import Conflicts
     from holdfast.stores.ports import BlobChanges, Keeping, Spending, Survey, SurveyedBlob
-    from holdfast.stores.record_ports import Extent
     from holdfast.transport.jetstream import JetStream
 
 _RECORDS_AT_ONCE: Final = 64
@@ -94,15 +81,9 @@ class ObjectBlobStore:
         claims = ObjectClaims(jetstream, bucket, sources.new_id)
         self._chunks = ObjectChunks(jetstream, bucket, self._records, claims)
         self._listing = ObjectListing(jetstream, bucket)
-        self._changes = ObjectChanges(jetstream, bucket)
         self._collecting = ObjectCollecting(jetstream, bucket, self._records, self._chunks)
         self._healing = ObjectHealing(
-            jetstream,
-            bucket,
-            self._records,
-            self._chunks,
-            claims,
-            monotonic=sources.monotonic,
+            jetstream, bucket, self._records, self._chunks, claims, monotonic=sources.monotonic
         )
         self._places = Places(sources.monotonic)
         self._commits = ObjectCommits(
@@ -202,7 +183,7 @@ class ObjectBlobStore:
         message = await self._js.direct_at(self.stream, self._place_query(place))
         if message is not None and message.subject == chunk_subject(self.bucket, info.generation):
             data = message.data
-            if len(data) == info.size and digest_of(data) == info.digest:
+            if is_content(info, data):
                 return data
         self._places.forget(info.digest)
         return None
@@ -402,8 +383,9 @@ class ObjectBlobStore:
         return await self._listing.page(prefix=prefix, cursor=cursor, limit=limit)
 
     async def extent(self) -> Extent:
-        """See BlobStore."""
-        return await self._changes.extent()
+        """See BlobStore. A leader that is believed says so; chunks count like records."""
+        state = await self._js.state(self.stream)
+        return Extent(created=state.created, last=state.last_sequence, keys=state.num_subjects)
 
     async def count(self) -> tuple[int, int]:
         """See BlobStore. Claims, which go away, lie among the records: so these are told apart."""
@@ -412,7 +394,7 @@ class ObjectBlobStore:
 
     async def changes(self, after: int, *, limit: int = CHANGES_LIMIT) -> BlobChanges:
         """See BlobStore."""
-        return await self._changes.page(after, limit)
+        return await changes_of(self._js, self.bucket, after, limit)
 
     async def survey(self, cursor: str | None, *, limit: int) -> Survey:
         """See BlobStore."""

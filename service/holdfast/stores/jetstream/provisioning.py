@@ -168,7 +168,8 @@ async def ensure_stream(js: JetStream, wanted: Mapping[str, Any]) -> str:
             raise _refusal(refused, f"create {name}") from refused
         return f"created {name} with {settings['num_replicas']} replica(s)"
     present = found["config"]
-    changes = {f: wanted[f] for f in _CHANGEABLE if _is_other(present, wanted, f)}
+    stated = [field for field in _CHANGEABLE if field in wanted]
+    changes = {one: wanted[one] for one in stated if present.get(one, False) != wanted[one]}
     _check_fits({**present, **changes}, wanted)
     said = f"found {name} with {present['num_replicas']} replica(s)"
     if changes:
@@ -190,10 +191,6 @@ def _check_fits(config: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
         fault = f"storage={found!r}: {needed!r} is needed"
     if fault is not None:
         raise ConflictError(f"{name} is there with {fault}")
-
-
-def _is_other(present: Mapping[str, Any], wanted: Mapping[str, Any], field: str) -> bool:
-    return field in wanted and present.get(field, False) != wanted[field]
 
 
 def _check_limit(found: Mapping[str, Any], changes: Mapping[str, Any]) -> None:

@@ -26,6 +26,7 @@ from holdfast.errors import (
     UnavailableError,
 )
 from holdfast.stores.jetstream.bucket_check import check_bucket
+from holdfast.stores.jetstream.conflicts import Certainty
 from holdfast.stores.jetstream.follow import StreamReader
 from holdfast.stores.keys import (
     CheckedChanges,
@@ -33,7 +34,7 @@ from holdfast.stores.keys import (
     check_many,
     check_prefix,
     check_record_key,
-    is_below,
+    is_key_below,
 )
 from holdfast.stores.record_ports import CHANGES_LIMIT, Changed, Changes, Delete, Extent, Record
 from holdfast.transport.backoff import Backoff
@@ -41,7 +42,6 @@ from holdfast.transport.jetstream_messages import (
     EXPECTED_SUBJECT_SEQUENCE,
     MSG_ID,
     ROLLUP,
-    SUBJECT,
     TTL,
     BatchMessage,
     RefusedError,
@@ -49,7 +49,7 @@ from holdfast.transport.jetstream_messages import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from holdfast.stores.record_ports import Change
     from holdfast.transport.jetstream import JetStream
@@ -66,9 +66,6 @@ _RETRY_SECONDS: Final = 0.05
 _LONGEST_RETRY_SECONDS: Final = 1.6
 _LEADER_READS: Final = 32
 """Asked of the leader at the same time."""
-
-_QUERY_BYTES: Final = 192 * 1024
-"""Subjects in one request: far below the smallest usual limit of a message."""
 
 _LIST_ATTEMPTS: Final = 8
 
@@ -103,46 +100,43 @@ class KeyValueRecordStore(CheckedChanges):
         """Make the changes, and return the sequences that they got."""
         ids = [self._new_id() for _ in changes]
         sequences = [change.expected for change in changes]
-        certain, changed = True, True
+        outcome, changed = Certainty(_UNKNOWN), True
         backoff = Backoff(_RETRY_SECONDS, _LONGEST_RETRY_SECONDS)
         for _ in range(_ATTEMPTS):
             messages = [
                 self._message(change, sequence, message_id)
                 for change, sequence, message_id in zip(changes, sequences, ids, strict=True)
             ]
-            try:
-                return await self._publish(messages, certain=certain)
-            except RefusedError as refused:
-                certain = certain and refused.certain
-                if not (refused.conflict or refused.repeated):
-                    raise (refused.translate() if certain else _lost(certain=False)) from refused
-                present = await self._after_refusal(changes, certain=certain)
-                if (own := _own_sequences(present, ids)) is not None:
-                    return own
-                if refused.repeated:  # ours were stored, and then others over them
-                    raise OutcomeUnknownError(_UNKNOWN) from refused
-                found = _next_sequences(changes, present)
-                if found is None:
-                    certain = certain or await self._is_ruled_out(changes, present)
-                    raise _lost(certain=certain) from refused
-                changed = found != sequences
-                # Unchanged: met a write in flight, or something that is gone since.
-                if not changed and not await backoff.wait():
-                    break
-                sequences = found
-        raise _lost(certain=certain, changed=changed)
+            with outcome.telling():
+                try:
+                    return await self._publish(messages)
+                except RefusedError as refused:
+                    outcome.certain &= refused.certain
+                    if not (refused.conflict or refused.repeated):
+                        raise outcome.or_unknown(refused.translate()) from refused
+                    present = await self._last_of([change.key for change in changes])
+                    if (own := _own_sequences(present, ids)) is not None:
+                        return own
+                    if refused.repeated:  # ours were stored, and then others over them
+                        raise OutcomeUnknownError(_UNKNOWN) from refused
+                    found = _next_sequences(changes, present)
+                    if found is None:
+                        raise await self._overtaken(changes, present, outcome) from refused
+                    changed = found != sequences
+                    # Unchanged: met a write in flight, or something that is gone since.
+                    if not changed and not await backoff.wait():
+                        break
+                    sequences = found
+        raise outcome.or_unknown(
+            ConflictError(_CHANGED) if changed else UnavailableError(_IN_FLIGHT)
+        )
 
-    async def _publish(self, messages: list[BatchMessage], *, certain: bool) -> list[int]:
-        """Their sequences. ``certain``: none of them was ever stored in an attempt before."""
-        try:
-            if len(messages) == 1:
-                (one,) = messages
-                return [(await self._js.publish(one.subject, one.data, one.headers)).seq]
-            last = (await self._js.publish_batch(messages, new_id=self._new_id)).seq
-        except UnavailableError as error:
-            if certain:
-                raise
-            raise OutcomeUnknownError(_UNKNOWN) from error
+    async def _publish(self, messages: list[BatchMessage]) -> list[int]:
+        """Their sequences."""
+        if len(messages) == 1:
+            (one,) = messages
+            return [(await self._js.publish(one.subject, one.data, one.headers)).seq]
+        last = (await self._js.publish_batch(messages, new_id=self._new_id)).seq
         return list(range(last - len(messages) + 1, last + 1))
 
     def _message(self, change: Change, sequence: int | None, message_id: str) -> BatchMessage:
@@ -160,37 +154,25 @@ class KeyValueRecordStore(CheckedChanges):
             headers[TTL] = _seconds(change.ttl)
         return BatchMessage(self._subject(change.key), change.value, headers)
 
-    async def _is_ruled_out(
-        self, changes: Sequence[Change], present: Sequence[StoredMessage | None]
-    ) -> bool:
-        """Whether our changes were surely never made: all or none would have been."""
-        if not _some_untouched(changes, present):
-            return False
-        try:
-            await self._js.check_leader(self.stream)
-        except UnavailableError:
-            return False
-        return True
+    async def _overtaken(
+        self, changes: Sequence[Change], present: Sequence[StoredMessage | None], outcome: Certainty
+    ) -> HoldfastError:
+        """The error where others were first.
 
-    async def _after_refusal(
-        self, changes: Sequence[Change], *, certain: bool
-    ) -> list[StoredMessage | None]:
-        """The records as they are. ``certain``: nothing of ours was ever stored."""
-        try:
-            return await self._last_of([change.key for change in changes])
-        except UnavailableError as error:
-            if certain:
-                raise
-            raise OutcomeUnknownError(_UNKNOWN) from error
+        Where a record is untouched our changes were surely never made: all or none would have been.
+        """
+        if not outcome.certain and _some_untouched(changes, present):
+            with suppress(UnavailableError):
+                await self._js.check_leader(self.stream)
+                outcome.certain = True
+        return outcome.or_unknown(ConflictError(_CHANGED))
 
     async def get_many(self, keys: Sequence[str]) -> list[Record]:
         """See RecordStore. A replica's word suffices that a record is there, not that it is not."""
         wanted = check_many(keys)
-        found: dict[str, StoredMessage] = {}
-        for some in _in_requests([self._subject(key) for key in wanted]):
-            query = {"multi_last": some, "batch": len(some)}
-            messages, _ = await self._js.direct_batch(self.stream, query)
-            found |= {message.headers.get(SUBJECT, ""): message for message in messages}
+        subjects = [self._subject(key) for key in wanted]
+        messages = await self._js.direct_lasts(self.stream, subjects)
+        found = {message.subject: message for message in messages}
         records = {}
         doubtful = []
         for key in wanted:
@@ -243,7 +225,7 @@ class KeyValueRecordStore(CheckedChanges):
         """Keys below ``prefix`` from ``offset`` on, and how many there are in all."""
         found, total = await self._js.subjects(self.stream, self._all_below(prefix), offset)
         keys = [subject.removeprefix(self._subject("")) for subject in found]
-        return sorted(key for key in keys if is_below(key, prefix)), total
+        return sorted(key for key in keys if is_key_below(key, prefix)), total
 
     async def list_records(self, prefix: str) -> AsyncIterator[Record]:
         """See RecordStore."""
@@ -336,16 +318,6 @@ def _own_sequences(present: Sequence[StoredMessage | None], ids: Sequence[str]) 
     return None
 
 
-def _lost(*, certain: bool, changed: bool = True) -> HoldfastError:
-    """The error of a change that was refused; not ``certain`` if it may have been made once.
-
-    ``changed``: another writer was first. Otherwise one is under way and does not end.
-    """
-    if not certain:
-        return OutcomeUnknownError(_UNKNOWN)
-    return ConflictError(_CHANGED) if changed else UnavailableError(_IN_FLIGHT)
-
-
 def _some_untouched(changes: Sequence[Change], present: Sequence[StoredMessage | None]) -> bool:
     """Whether one of the records is no newer than it was expected to be before the change."""
     return any(
@@ -373,20 +345,6 @@ def _next_sequences(
             return None
         sequences.append(message.sequence if message is not None else 0)
     return sequences
-
-
-def _in_requests(subjects: Sequence[str]) -> Iterator[list[str]]:
-    """``subjects``, as many at once as fit into a request."""
-    some: list[str] = []
-    size = 0
-    for subject in subjects:
-        if some and size + len(subject) > _QUERY_BYTES:
-            yield some
-            some, size = [], 0
-        some.append(subject)
-        size += len(subject) + 3  # quotes and a comma
-    if some:
-        yield some
 
 
 def _seconds(duration: timedelta) -> str:

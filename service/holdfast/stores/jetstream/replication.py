@@ -154,11 +154,7 @@ class Kept:
 
 
 async def keep_replicas(
-    js: JetStream,
-    stream: str,
-    replicas: int,
-    layout: Layout,
-    seen: Callable[[BucketState], None],
+    js: JetStream, stream: str, replicas: int, layout: Layout, seen: Callable[[BucketState], None]
 ) -> Kept:
     """Keep ``replicas`` copies where ``layout`` says; returns once all are there and up to date.
 

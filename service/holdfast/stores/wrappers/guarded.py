@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Final, Self
 
 from prometheus_client import Counter, Histogram
 
@@ -46,8 +46,6 @@ if TYPE_CHECKING:
         StagedBlob,
         Stored,
     )
-
-T = TypeVar("T")
 
 _LONGEST_WAIT_SECONDS: Final = 0.5
 _REPEATED: Final[dict[Repeat, tuple[type[HoldfastError], ...]]] = {
@@ -190,19 +188,16 @@ class GuardedBlobStore(ForwardingBlobStore):
 
     # --- operations that give one result ---
 
-    async def _call(
+    async def _call[T](
         self, operation: str, repeat: Repeat, function: Callable[[], Awaitable[T]]
     ) -> T:
         started = self._monotonic()
         try:
             # The first attempt is made without the machinery, which takes as long as a small read.
-            await self._slots.acquire()
             try:
-                return await function()
+                return await self._in_slot(function)
             except _REPEATED[repeat] as error:
                 first = error
-            finally:
-                self._slots.release()
             return await self._call_again(_REPEATED[repeat], lambda: self._in_slot(function), first)
         except QuotaExceededError as error:
             self._count_error(operation, error)
@@ -215,7 +210,7 @@ class GuardedBlobStore(ForwardingBlobStore):
         finally:
             self._count_end(operation, self._monotonic() - started)
 
-    async def _call_again(
+    async def _call_again[T](
         self,
         repeated: tuple[type[HoldfastError], ...],
         function: Callable[[], Awaitable[T]],
@@ -245,7 +240,7 @@ class GuardedBlobStore(ForwardingBlobStore):
             raise unknown from failure
         raise failure
 
-    async def _in_slot(self, function: Callable[[], Awaitable[T]]) -> T:
+    async def _in_slot[T](self, function: Callable[[], Awaitable[T]]) -> T:
         async with self._slots:
             return await function()
 

@@ -1,9 +1,11 @@
-"""The parts of all stores of logs: what is checked before a medium sees an entry, and after."""
+"""The parts of all stores of logs: checks before a medium sees an entry and after, and waiters."""
 
 from __future__ import annotations
 
+import asyncio
 import zlib
 from abc import ABC, abstractmethod
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -19,9 +21,12 @@ from holdfast.stores.journal_ports import (
 from holdfast.stores.keys import check_record_key
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import AsyncIterator, Callable, Iterable
 
     from holdfast.stores.journal_ports import JournalEntry
+
+LOOK_SECONDS: Final = 2.0
+"""After that long a log is to be read though nobody told that it has grown."""
 
 MAX_ENTRY_BYTES: Final = 64 * MIB
 """As much as a message of NATS can ever hold; a server takes 1 MiB, unless it is told to."""
@@ -69,13 +74,7 @@ class CheckedJournal(ABC):
         return self
 
     async def append(
-        self,
-        log: str,
-        value: bytes,
-        *,
-        expected: int,
-        message_id: str,
-        behind_damage: bool = False,
+        self, log: str, value: bytes, *, expected: int, message_id: str, behind_damage: bool = False
     ) -> int:
         """See `JournalStore.append`."""
         one = Append(log, value, expected, message_id, behind_damage)
@@ -159,3 +158,53 @@ def page_up_to_damage[Row](
             return JournalPage(entries=entries, is_end=False)
         entries.append(entry)
     return JournalPage(entries=entries, is_end=is_end)
+
+
+class Waiter:
+    """A `Growth`, which is told."""
+
+    def __init__(self) -> None:
+        self._last = 0
+        self._told = asyncio.Event()
+
+    def tell(self, sequence: int) -> None:
+        """There is an entry at ``sequence``."""
+        self._last = max(self._last, sequence)
+        self._told.set()
+
+    async def wait(self, after: int) -> None:
+        """See `Growth.wait`."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_SECONDS):
+                while self._last <= after:
+                    self._told.clear()
+                    await self._told.wait()
+
+
+class Waiters:
+    """All in this process who wait for a log to grow, by log."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, list[Waiter]] = {}
+
+    def __bool__(self) -> bool:
+        """Whether anybody waits."""
+        return bool(self._waiting)
+
+    @asynccontextmanager
+    async def watch(self, log: str) -> AsyncIterator[Waiter]:
+        """Have it told of the growth of ``log``."""
+        waiter = Waiter()
+        self._waiting.setdefault(log, []).append(waiter)
+        try:
+            yield waiter
+        finally:
+            others = self._waiting[log]
+            others.remove(waiter)
+            if not others:
+                del self._waiting[log]
+
+    def tell(self, log: str, sequence: int) -> None:
+        """``log`` has an entry at ``sequence``."""
+        for waiter in self._waiting.get(log, ()):
+            waiter.tell(sequence)
