@@ -47,7 +47,7 @@ from holdfast.repository.uploads.record import (
     without_claims,
 )
 from holdfast.repository.uploads.tails import UploadTail
-from holdfast.stores.ports import Attributes, BlobStore, Stored
+from holdfast.stores.ports import Attributes, Stored
 
 if TYPE_CHECKING:
     from collections.abc import Buffer, Callable
@@ -100,7 +100,6 @@ class OwnedUpload:
     def __init__(
         self,
         held: Held[UploadRecord],
-        store: BlobStore,
         ledger: Ledger,
         stagings: Stagings,
         targets: Targets,
@@ -120,13 +119,11 @@ class OwnedUpload:
         self._nuid = held.record.nuids[-1]
         self._carried = Carried(ledger, held, partial(_check_nuid, self._nuid))
         self._ledger = ledger
-        self._store = store
         self._stagings = stagings
         self._targets = targets
-        self._staged = store.stage(self._nuid, held.record.part_size)
+        self._staged = stagings.store.stage(self._nuid, held.record.part_size)
         self._parts = PartSequence(held.record.part_size, limits.max_blob_bytes)
         self._tail = UploadTail(
-            store,
             stagings,
             held.record.part_size,
             change=self._change,
@@ -458,7 +455,7 @@ class OwnedUpload:
         pending: set[asyncio.Task[None]] = set()
         for nuid in reversed(self._record.nuids[:-1]):
             number = 0
-            async for data in self._store.staged_parts(nuid):
+            async for data in self._stagings.store.staged_parts(nuid):
                 if number == self._parts.count and self._parts.accept(number, data):
                     write = asyncio.create_task(self._staged.write(number, data))
                     write.add_done_callback(look_at)

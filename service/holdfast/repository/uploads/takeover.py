@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from holdfast.repository.uploads.owned import Opened, OwnedUpload
     from holdfast.repository.uploads.stagings import Stagings
     from holdfast.repository.uploads.table import UploadTable
-    from holdfast.stores.ports import BlobStore
 
 TAKEOVER_SECONDS: Final = 10.0
 """Seconds a worker that takes an upload over may seem to do nothing."""
@@ -55,7 +54,6 @@ class Takeovers:
 
     def __init__(
         self,
-        store: BlobStore,
         ledger: Ledger,
         table: UploadTable,
         stagings: Stagings,
@@ -70,7 +68,6 @@ class Takeovers:
 
         ``unchanged_seconds`` says for how long a record was seen as it is.
         """
-        self._store = store
         self._ledger = ledger
         self._table = table
         self._stagings = stagings
@@ -150,7 +147,7 @@ class Takeovers:
 
     async def _find_claimed(self, held: Held[UploadRecord], claim: Claim) -> Result | None:
         try:
-            info = await self._store.stat(Digest(claim.digest), sure=True)
+            info = await self._stagings.store.stat(Digest(claim.digest), sure=True)
         except NotFoundError:
             return None
         if info.damaged:

@@ -73,7 +73,6 @@ class UploadService:
             sweep_seconds=limits.lease_seconds / SWEEPS_PER_LEASE,
         )
         self._takeovers = Takeovers(
-            store,
             self._ledger,
             self._table,
             self._stagings,
@@ -172,7 +171,6 @@ class UploadService:
     def _own(self, held: Held[UploadRecord], window: int) -> OwnedUpload:
         owned = OwnedUpload(
             held,
-            self._store,
             self._ledger,
             self._stagings,
             self._targets,
