@@ -111,9 +111,7 @@ class UploadService:
         """
         if size is not None and size > self._limits.max_blob_bytes:
             raise TooLargeError(f"a blob has at most {self._limits.max_blob_bytes} bytes")
-        upload, repeated = self._sources.new_id(), False
-        if op_id is not None:
-            upload, repeated = await self._ops.claim(op_id, upload)
+        upload, repeated = await self._ops.claim(op_id, self._sources.new_id())
         if repeated:
             with suppress(NotFoundError):
                 return await self.resume(upload)
