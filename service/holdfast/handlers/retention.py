@@ -67,7 +67,7 @@ class RetentionHandlers:
         keep = _retention(request.keep)
         if keep is not None and keep.keeps_all:
             raise InvalidError("say what to keep, or leave `keep` out to go by the policy")
-        await self._snapshots.claim(call.op_id, f"pruned:{request.app or ''}")
+        await self._snapshots.ops.claim(call.op_id, f"pruned:{request.app or ''}")
         apps = await self._apps(request)
         done: list[Pruned] = []
         cursor = None
@@ -102,7 +102,7 @@ class RetentionHandlers:
         if request.reason and not request.hold:
             raise InvalidError("a reason is for a hold")
         key = SnapshotKey.parse(request.key)
-        await self._snapshots.claim(call.op_id, f"held:{key}")
+        await self._snapshots.ops.claim(call.op_id, f"held:{key}")
         reason = request.reason if request.hold else None
         return snapshot_reply(await self._snapshots.hold(key, reason))
 
@@ -112,7 +112,7 @@ class RetentionHandlers:
 
     async def set_policy(self, request: SetPolicy, call: Call) -> SnapshotPolicy:
         """``snapshot.set_policy``."""
-        await self._snapshots.claim(call.op_id, f"policy:{request.app or ''}")
+        await self._snapshots.ops.claim(call.op_id, f"policy:{request.app or ''}")
         changed = await self._policies.change(
             request.app or "", _retention(request.keep), expected=request.if_revision
         )
