@@ -26,7 +26,7 @@ from holdfast.stores.keys import (
     check_prefix,
     check_record_key,
     has_prefix,
-    is_below,
+    is_key_below,
 )
 from holdfast.stores.memory_log import NEVER, MemoryBlob, MemoryLog, Reachable
 from holdfast.stores.ports import (
@@ -402,7 +402,7 @@ class MemoryRecordStore(CheckedChanges, Reachable):
         """See `RecordStore.list_keys`. A deleted key is never listed."""
         await self._reach()
         check_prefix(prefix)
-        found = [key for key in sorted(self._entries) if is_below(key, prefix)]
+        found = [key for key in sorted(self._entries) if is_key_below(key, prefix)]
         return [key for key in found if self._live(key) is not None]
 
     async def list_records(self, prefix: str) -> AsyncIterator[Record]:
@@ -424,7 +424,7 @@ class MemoryRecordStore(CheckedChanges, Reachable):
         """See `RecordStore.count`."""
         await self._reach()
         check_prefix(prefix)
-        return sum(is_below(key, prefix) for key in self._entries)
+        return sum(is_key_below(key, prefix) for key in self._entries)
 
     async def changes(self, after: int, *, limit: int = CHANGES_LIMIT) -> Changes:
         """See `RecordStore.changes`. A removal is remembered for ever."""

@@ -34,7 +34,7 @@ from holdfast.stores.keys import (
     check_many,
     check_prefix,
     check_record_key,
-    is_below,
+    is_key_below,
 )
 from holdfast.stores.record_ports import CHANGES_LIMIT, Changed, Changes, Delete, Extent, Record
 from holdfast.transport.backoff import Backoff
@@ -225,7 +225,7 @@ class KeyValueRecordStore(CheckedChanges):
         """Keys below ``prefix`` from ``offset`` on, and how many there are in all."""
         found, total = await self._js.subjects(self.stream, self._all_below(prefix), offset)
         keys = [subject.removeprefix(self._subject("")) for subject in found]
-        return sorted(key for key in keys if is_below(key, prefix)), total
+        return sorted(key for key in keys if is_key_below(key, prefix)), total
 
     async def list_records(self, prefix: str) -> AsyncIterator[Record]:
         """See RecordStore."""
