@@ -1,4 +1,4 @@
-"""What a thread that is not the event loop's has done, told to who waits for it there."""
+"""Work of a thread that is not the event loop's, told to those who wait for it there."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def named_write(
     if_version: int | None = None,
     if_digest: str | None = None,
 ) -> OpenName:
-    """What is said of a named blob beside its bytes. Raises InvalidError."""
+    """The message beside the bytes of a named blob. Raises InvalidError."""
     check_name_labels(labels or {})
     return OpenName(
         name=check_blob_name(name),

@@ -35,7 +35,7 @@ _NS: Final = 1e9
 
 
 def connection_metrics(connection: Connection, worker: Worker) -> Iterator[Metric]:
-    """Of the connection to NATS, and of what is under way on it."""
+    """Metrics of the connection to NATS, and of what is under way on it."""
     ready = worker.is_serving and connection.is_connected
     yield from _gauges(
         {
@@ -63,7 +63,7 @@ def connection_metrics(connection: Connection, worker: Worker) -> Iterator[Metri
 def request_metrics(
     stats: Mapping[AnyOperation, EndpointStats], clocks: Mapping[str, timedelta]
 ) -> Iterator[Metric]:
-    """Of the requests answered, but for operations that nobody asked for; and of other clocks."""
+    """Metrics of the requests answered, but for operations that nobody asked for; and of clocks."""
     seconds = SummaryMetricFamily(
         "holdfast_request_seconds",
         "Requests that were answered, and the seconds that this took.",
@@ -88,7 +88,7 @@ def request_metrics(
 
 
 def index_metrics(state: IndexState) -> Iterator[Metric]:
-    """Of the index of names."""
+    """Metrics of the index of names."""
     yield from _gauges(
         {
             "index_ready": ("1 while names are listed by this worker.", int(state.is_ready)),
@@ -103,7 +103,7 @@ def index_metrics(state: IndexState) -> Iterator[Metric]:
 
 
 def collector_metrics(totals: RunTotals) -> Iterator[Metric]:
-    """Of the collections made here."""
+    """Metrics of the collections made here."""
     return _counters(
         {
             "collections": ("Collections that have ended.", totals.runs),
@@ -128,7 +128,7 @@ def collector_metrics(totals: RunTotals) -> Iterator[Metric]:
 
 
 def care_metrics(scrub: ScrubTotals, prune: PruneTotals) -> Iterator[Metric]:
-    """Of what a scrub read and found, and of what policies removed."""
+    """Metrics of what a scrub read and found, and of what policies removed."""
     return _counters(
         {
             "scrub_laps": ("Laps of the scrub that ended here.", scrub.laps),
@@ -145,7 +145,7 @@ def care_metrics(scrub: ScrubTotals, prune: PruneTotals) -> Iterator[Metric]:
 
 
 def state_metrics(totals: StateTotals) -> Iterator[Metric]:
-    """Of states and their logs."""
+    """Metrics of states and their logs."""
     yield from _counters(
         {
             "state_appends": (

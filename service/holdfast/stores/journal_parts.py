@@ -34,7 +34,7 @@ MAX_ENTRY_BYTES: Final = 64 * MIB
 
 @dataclass(frozen=True, slots=True)
 class Append:
-    """What `JournalStore.append` is told."""
+    """The arguments of a `JournalStore.append`."""
 
     log: str
     value: bytes

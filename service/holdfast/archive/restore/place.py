@@ -249,7 +249,7 @@ Place = StagingPlace | LivePlace
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """What is restored, and where to: the directory ``fd``, ``place`` being what kind of one.
+    """The content to restore, and its place: the directory ``fd``, of the kind ``place``.
 
     ``metadata`` makes what gives entries their metadata, one for each of so many ``threads``.
     """

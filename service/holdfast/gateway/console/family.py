@@ -1,4 +1,4 @@
-"""What pages that belong together are made of."""
+"""The base of pages that belong together."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ class SourceChangedError(ConflictError):
 def bringing(
     writes: NameWrites, op: str, content: NamedContent, moved_from: str | None
 ) -> Beside[NameRecord]:
-    """What is beside a `NameWrites.commit` by which the target gets ``content``.
+    """The rest of the batch of a `NameWrites.commit` by which the target gets ``content``.
 
     That is nothing, or the name ``moved_from`` without it. Raises SourceChangedError,
     NotFoundError.

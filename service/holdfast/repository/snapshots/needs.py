@@ -1,4 +1,4 @@
-"""What snapshots need: as few bytes as their digests take, or page by page."""
+"""The needs of snapshots: as few bytes as their digests take, or page by page."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def make_listing(
     limit: int,
     now: datetime,
 ) -> Listing:
-    """Of names with that prefix and all of ``labels``, behind ``start_after`` or ``cursor``.
+    """A list of names with that prefix and all of ``labels``, behind ``start_after`` or ``cursor``.
 
     A ``cursor`` counts instead of ``start_after``. With a ``delimiter`` names that have it behind
     the prefix are told once, as a common prefix; a start within one goes on behind it. Names and
