@@ -183,7 +183,7 @@ class NameHandlers:
 
 
 def said(request: CreateName | OpenName, labels: dict[str, str]) -> Said:
-    """The attributes in ``request``, beside the bytes, with these ``labels``. Raises InvalidError."""
+    """The write that ``request`` asks for, with these ``labels``. Raises InvalidError."""
     return Said(
         type=request.type,
         labels=labels,
