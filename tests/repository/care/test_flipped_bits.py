@@ -129,6 +129,7 @@ async def test_after_a_restart_nothing_wrong_is_read_and_the_next_lap_tells_befo
     restarted_with_a_flipped_bit(server, tmp_path, stream, start_server)
 
     async with opened(config) as stores:
+        stores.states.catch_up_seconds = 0.0  # there is one server, which lags behind no other
         deployed = Deployed(config, stores)
         wrong = [*await wrong_blobs(deployed, stored), *await wrong_states(deployed)]
         lap = await lap_of(scrub_of(deployed))
@@ -156,6 +157,7 @@ async def test_in_a_living_block_it_is_told_too_and_nothing_is_collected(
     await asyncio.sleep(CACHED_SECONDS)  # no event tells, and who looks keeps it in memory
 
     async with opened(config) as stores:
+        stores.states.catch_up_seconds = 0.0  # there is one server, which lags behind no other
         deployed = Deployed(config, stores)
         wrong = [*await wrong_blobs(deployed, stored), *await wrong_states(deployed)]
         lap = await lap_of(scrub_of(deployed))
