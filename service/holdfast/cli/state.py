@@ -71,7 +71,7 @@ async def append(
     expected_index: Annotated[
         str, Parameter(help="Only if the last command is this one: any, none, or a number.")
     ] = "any",
-    hlc: Annotated[str | None, Parameter(help="Their times come after this one.")] = None,
+    hlc: Annotated[str | None, Parameter(help="Give them times after this one.")] = None,
     as_bytes: Annotated[
         bool, Flag, Parameter(name="--bytes", help="COMMANDS are files, each of them a command.")
     ] = False,
@@ -165,7 +165,7 @@ async def save(
     hlc: Annotated[str, Parameter(help="The time of that command.")] = "",
     as_bytes: Bytes = False,
     force: Annotated[
-        bool, Flag, Parameter(help="Also if it is older than the newest save.")
+        bool, Flag, Parameter(help="Save it even if it is older than the newest save.")
     ] = False,
     json: Json = False,
     flags: ClientFlags | None = None,
@@ -201,7 +201,7 @@ async def show(
     output: Annotated[
         str | None,
         DASH,
-        Parameter(name=("--output", "-o"), help="Write the state to this file; - is the output."),
+        Parameter(name=("--output", "-o"), help="Write the state to a file; - is standard output."),
     ] = None,
     every: Annotated[
         bool, Flag, Parameter(name="--all", help="Every save that is kept, a line each.")
@@ -209,7 +209,7 @@ async def show(
     json: Json = False,
     flags: ClientFlags | None = None,
 ) -> None:
-    """Print what is recorded of the newest save, or of one of before; or write its state.
+    """Print what is recorded of the newest save, or an earlier one; or write its state.
 
     The file appears when every byte is there and has been checked, or not at all.
     """
@@ -353,7 +353,7 @@ async def verify(name: str, /, *, json: Json = False, flags: ClientFlags | None 
 
 @app.command
 async def ls(
-    prefix: Annotated[str, Parameter(help="How the names begin.")] = "",
+    prefix: Annotated[str, Parameter(help="Prefix of the names.")] = "",
     /,
     *,
     long: Annotated[
@@ -417,7 +417,7 @@ async def policy(
     json: Json = False,
     flags: ClientFlags | None = None,
 ) -> None:
-    """Print what is kept of a state, and change what an option says."""
+    """Print what is kept of a state, or change it."""
     seconds = _seconds(keep_for)
     async with await connect(flags) as connection:
         found = await connection.states.set_policy(
