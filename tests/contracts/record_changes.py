@@ -65,6 +65,11 @@ async def listed(store: RecordStore) -> dict[str, tuple[int, bytes]]:
 class RecordChangesContract:
     """See `tests.contracts.record_store.RecordStoreContract`."""
 
+    @pytest.fixture
+    def lasting(self, store: RecordStore) -> RecordStore:
+        """The store, which keeps its notes of removals for longer than a test takes."""
+        return store
+
     async def test_an_empty_store_has_no_changes(self, store: RecordStore) -> None:
         extent = await store.extent()
         page = await store.changes(0)
@@ -104,7 +109,8 @@ class RecordChangesContract:
 
         assert counts == [2, 1, 1, 0, 4]
 
-    async def test_what_was_removed_is_a_change_without_a_value(self, store: RecordStore) -> None:
+    async def test_what_was_removed_is_a_change_without_a_value(self, lasting: RecordStore) -> None:
+        store = lasting
         a = await store.put("a", b"1", expected=0)
         await store.batch([Put(key=key, value=b"1", expected=0) for key in ("b", "c", "d")])
         follower = Follower(store)
@@ -158,8 +164,9 @@ class RecordChangesContract:
 
     @pytest.mark.parametrize("limit", [1, 7, CHANGES_LIMIT, MAX_CHANGES])
     async def test_a_follower_agrees_with_a_listing_wherever_it_begins(
-        self, store: RecordStore, limit: int
+        self, lasting: RecordStore, limit: int
     ) -> None:
+        store = lasting
         await self._change_much(store, random.Random(1))  # noqa: S311
         early, late = Follower(store), Follower(store)
         await late.catch_up(limit)

@@ -79,6 +79,10 @@ class TestKeyValueRecordStore(RecordStoreContract):
         return pass_time
 
     @pytest.fixture
+    def lasting(self, js: FlakyJetStream, store: KeyValueRecordStore) -> KeyValueRecordStore:
+        return KeyValueRecordStore(js, store.bucket, new_id=new_nuid)
+
+    @pytest.fixture
     def clean_up(self, store: KeyValueRecordStore) -> Callable[[], Awaitable[None]]:
         async def clean_up() -> None:
             async with asyncio.timeout(10):
