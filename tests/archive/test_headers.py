@@ -13,7 +13,7 @@ from tests.form.trees import directory, file
 from holdfast.archive.read.headers import check_headers
 from holdfast.errors import CorruptError
 from holdfast.form.entries import Entry, Kind
-from holdfast.form.manifest import page_of
+from holdfast.form.manifest import new_page
 from holdfast.form.sparse import padding
 from holdfast.form.tar_header import former_header, member_header
 
@@ -52,7 +52,7 @@ def check(entry: Entry, header: bytes, *, sparse: bytes = b"2\n0\n512\n8192\n0\n
     members = [ROOT, *above, entry]
     sizes = [*(len(member_header(one)) for one in [ROOT, *above]), len(header)]
 
-    forger.pages.append(page_of(members, sizes, [forger.frame(raw)]))
+    forger.pages.append(new_page(members, sizes, [forger.frame(raw)]))
     reader = forger.snapshot(unchecked=True)
     check_headers(reader, reader.page(0), 0, reader.fresh_frame(reader.page(0).frame(0)))
 

@@ -29,7 +29,7 @@ from holdfast.form.entries import Entry, Kind
 from holdfast.form.fingerprint import NEVER_EQUAL
 from holdfast.form.frame_table import FrameRef
 from holdfast.form.frames import compress_frame, new_compressor
-from holdfast.form.manifest import Page, encode_page, page_of, pieces
+from holdfast.form.manifest import Page, encode_page, new_page, page_pieces
 from holdfast.form.root import page_row, root_of, split_root
 from holdfast.form.sparse import padding, sparse_map
 from holdfast.form.tar_header import member_header
@@ -91,13 +91,13 @@ class Forger:
         )
         refs = [self.frame(raw)] if frames is None else frames(raw)
         entries = [item for item, _ in pairs]
-        self.pages.append(page_of(entries, [len(header) for header in headers], refs))
+        self.pages.append(new_page(entries, [len(header) for header in headers], refs))
 
     def snapshot(self, *, unchecked: bool = False) -> SnapshotReader:
         rows = [
             page_row(
                 page,
-                page_frames=tuple(map(self.frame, pieces(encode_page(page)))),
+                page_frames=tuple(map(self.frame, page_pieces(encode_page(page)))),
                 stat_frames=(),
                 fingerprint=NEVER_EQUAL,
             )
@@ -236,7 +236,7 @@ def test_what_entries_lie_in_is_a_directory_of_the_snapshot(
         forger.add(entry(b"p", kind, target=b"x" if kind is Kind.SYMLINK else b""))
     forger.add(content(b"p/q/f", b"1"))
 
-    with pytest.raises(CorruptError, match="no directory"):
+    with pytest.raises(CorruptError, match="not a directory"):
         restore(forger.snapshot(), tmp_path / "app", threads=threads)
 
     assert os.listdir(tmp_path) == []
@@ -297,7 +297,7 @@ def test_a_sparse_file_may_be_huge_only_within_the_limits(tmp_path: Path) -> Non
     forger = Forger()
     header = member_header(item)
     raw = member_header(ROOT) + header + data + bytes(padding(len(data)))
-    forger.pages.append(page_of([ROOT, item], [512, len(header)], [forger.frame(raw)]))
+    forger.pages.append(new_page([ROOT, item], [512, len(header)], [forger.frame(raw)]))
     snapshot = forger.snapshot()
 
     with pytest.raises(TooLargeError, match="file_bytes"):

@@ -34,7 +34,7 @@ from holdfast.form.fingerprint import NEVER_EQUAL
 from holdfast.form.frame_table import FrameRef
 from holdfast.form.frames import compress_frame, new_compressor
 from holdfast.form.layout import MAX_FRAME_BYTES
-from holdfast.form.manifest import encode_page, page_of
+from holdfast.form.manifest import encode_page, new_page
 from holdfast.form.root import page_row, root_of, split_root
 from holdfast.form.tar_header import member_header
 
@@ -271,7 +271,7 @@ def test_a_hard_link_to_what_is_no_file_is_corrupt() -> None:
         [entry(b"link", Kind.HARDLINK, target=b"d")],
     )
 
-    with pytest.raises(CorruptError, match="no file of this snapshot"):
+    with pytest.raises(CorruptError, match="not a file of this snapshot"):
         read(reader, "link")
 
 
@@ -309,7 +309,7 @@ def poisoned(*pages: list[Entry], swap: bool = False) -> SnapshotReader:
     first: FrameRef | None = None
     for entries in pages:
         headers = [member_header(item) for item in entries]
-        page = page_of(entries, [len(header) for header in headers], [stored(b"".join(headers))])
+        page = new_page(entries, [len(header) for header in headers], [stored(b"".join(headers))])
         encoded = stored(encode_page(page))
         first = first or encoded
         rows.append(

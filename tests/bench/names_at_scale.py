@@ -17,13 +17,12 @@ import statistics
 import sys
 import tempfile
 import time
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-from nats.nuid import NUID
+from tests.bench.loading import connected, fill, new_id
 from tests.repository.names.index.index_tools import listing
 
 from holdfast.bootstrap.sources import SOURCES
@@ -40,31 +39,17 @@ from holdfast.repository.names.record import (
     committed,
 )
 from holdfast.runtime.embedded import EmbeddedServer
-from holdfast.stores.jetstream.provisioning import ensure_stream, record_stream
 from holdfast.stores.jetstream.records import KeyValueRecordStore
-from holdfast.stores.location import BucketLocation
-from holdfast.transport.connection import connect
-from holdfast.transport.inbox import Inbox
-from holdfast.transport.jetstream import JetStream
-from holdfast.transport.options import NatsOptions
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator
 
     from holdfast.repository.names.index.listing import NamesPage
-    from holdfast.transport.message import Message
 
 BUCKET: Final = "names"
 DIRECTORIES: Final = 1000
-IN_FLIGHT: Final = 2000
 ROUNDS: Final = 200
 START: Final = datetime(2026, 11, 29, tzinfo=UTC)
-_nuid = NUID()
-
-
-def new_id() -> str:
-    """A fresh one."""
-    return _nuid.next().decode()
 
 
 def name_of(number: int) -> str:
@@ -96,44 +81,6 @@ def loaded(count: int) -> Iterator[tuple[str, bytes]]:
         yield f"n.{name_key(name)}", msgspec.json.encode(record)
 
 
-async def load(jetstream: JetStream, inbox: Inbox, count: int) -> None:
-    """Publish them, with a bounded number unacknowledged."""
-    slots = asyncio.Semaphore(IN_FLIGHT)
-
-    def acknowledged(message: Message) -> None:
-        if b'"error"' in bytes(message.data):
-            raise SystemExit(bytes(message.data).decode())
-        slots.release()
-
-    mailbox = inbox.open(acknowledged)
-    for key, value in loaded(count):
-        await slots.acquire()
-        await jetstream.connection.wait_sendable()
-        jetstream.connection.send(f"$KV.{BUCKET}.{key}", value, reply=mailbox.subject)
-    for _ in range(IN_FLIGHT):
-        await slots.acquire()
-    mailbox.close()
-
-
-@asynccontextmanager
-async def connected(url: str) -> AsyncIterator[tuple[KeyValueRecordStore, JetStream, Inbox]]:
-    """The bucket over a connection of its own."""
-    connection = await connect(NatsOptions(servers=(url,)))
-    try:
-        inbox = Inbox(connection)
-        js = JetStream(connection, inbox)
-        yield KeyValueRecordStore(js, BUCKET, new_id=new_id), js, inbox
-    finally:
-        await connection.close()
-
-
-async def fill(url: str, count: int) -> None:
-    """Make the bucket and what is in it."""
-    async with connected(url) as (_, js, inbox):
-        await ensure_stream(js, record_stream(BUCKET, BucketLocation(bucket=BUCKET)))
-        await load(js, inbox, count)
-
-
 async def timed(work: Callable[[], Awaitable[object]]) -> tuple[list[float], float]:
     """Milliseconds of each round, one after another; and of processor time in all."""
     found = []
@@ -161,7 +108,7 @@ def resident_mib(line: str) -> float:
 
 async def follow(url: str) -> None:
     """Build the index and measure it: the process of its own."""
-    async with connected(url) as (store, _, _):
+    async with connected(url, BUCKET) as (store, _, _):
         await until_recovered(store)
         before = resident_mib("VmRSS")
         began, processor = time.perf_counter(), time.process_time()
@@ -243,7 +190,7 @@ async def run(directory: Path, count: int) -> None:
     """Load, start again, measure."""
     started = time.perf_counter()
     with EmbeddedServer.start(directory, sync_interval="2m") as server:
-        await fill(server.url, count)
+        await fill(server.url, BUCKET, loaded(count))
     print(f"loaded {count:,} names in {time.perf_counter() - started:.0f} s", flush=True)
     with EmbeddedServer.start(directory) as server:
         command = (sys.executable, "-m", "tests.bench.names_at_scale", "--follow", server.url)

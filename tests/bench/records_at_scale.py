@@ -21,34 +21,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
-from nats.nuid import NUID
+from tests.bench.loading import connected, fill, new_id
 
 from holdfast.errors import UnavailableError
 from holdfast.runtime.embedded import EmbeddedServer
-from holdfast.stores.jetstream.provisioning import ensure_stream, record_stream
 from holdfast.stores.jetstream.records import KeyValueRecordStore
-from holdfast.stores.location import BucketLocation
 from holdfast.stores.record_ports import Put
-from holdfast.transport.connection import connect
-from holdfast.transport.inbox import Inbox
 from holdfast.transport.jetstream import JetStream
-from holdfast.transport.options import NatsOptions
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
-    from holdfast.transport.message import Message
 
+BUCKET: Final = "scale"
 OWNER_RECORDS: Final = 100
 VALUE: Final = bytes(300)
-IN_FLIGHT: Final = 2000
 ROUNDS: Final = 200
-_nuid = NUID()
-
-
-def new_id() -> str:
-    """A fresh one."""
-    return _nuid.next().decode()
 
 
 def loaded_records(count: int) -> Iterator[tuple[str, bytes]]:
@@ -59,25 +47,6 @@ def loaded_records(count: int) -> Iterator[tuple[str, bytes]]:
         identifier = UUID(int=rng.getrandbits(128), version=4)
         yield f"s.{app}.{identifier}", VALUE
         yield f"l.owner.{number // OWNER_RECORDS}.{app}.{identifier}", b"1"
-
-
-async def load(jetstream: JetStream, inbox: Inbox, bucket: str, count: int) -> None:
-    """Publish them, with a bounded number unacknowledged."""
-    slots = asyncio.Semaphore(IN_FLIGHT)
-
-    def acknowledged(message: Message) -> None:
-        if b'"error"' in bytes(message.data):
-            raise SystemExit(bytes(message.data).decode())
-        slots.release()
-
-    mailbox = inbox.open(acknowledged)
-    for key, value in loaded_records(count):
-        await slots.acquire()
-        await jetstream.connection.wait_sendable()
-        jetstream.connection.send(f"$KV.{bucket}.{key}", value, reply=mailbox.subject)
-    for _ in range(IN_FLIGHT):
-        await slots.acquire()
-    mailbox.close()
 
 
 async def timed(work: Callable[[], Awaitable[object]], rounds: int = ROUNDS) -> list[float]:
@@ -146,46 +115,25 @@ async def run(directory: Path, count: int) -> None:
         place.mkdir()
         started = time.perf_counter()
         with EmbeddedServer.start(place, sync_interval="2m") as server:
-            await with_store(server, records, fill)
+            await fill(server.url, BUCKET, loaded_records(records))
         loaded = time.perf_counter() - started
         with EmbeddedServer.start(place) as server:
             print(f"\n{records:,} records and as many labels, loaded in {loaded:.0f} s; ms\n")
             print(f"| {'':<40} |     p50 |     p99 |     min |")
             print(f"| {'-' * 40} | ------: | ------: | ------: |")
-            await with_store(server, records, report)
+            await report(server.url, records)
 
 
-async def fill(store: KeyValueRecordStore, js: JetStream, inbox: Inbox, records: int) -> None:
-    """Make the bucket and what is in it."""
-    await ensure_stream(js, record_stream(store.bucket, BucketLocation(bucket=store.bucket)))
-    await load(js, inbox, store.bucket, records)
-
-
-async def report(store: KeyValueRecordStore, js: JetStream, inbox: Inbox, records: int) -> None:
+async def report(url: str, records: int) -> None:
     """Wait until the server has recovered, then measure."""
-    del inbox
-    while True:
-        try:
-            await store.list_keys("l.owner.0")
-            break
-        except UnavailableError:
-            await asyncio.sleep(0.5)
-    await measure(store, js, records // OWNER_RECORDS)
-
-
-async def with_store(
-    server: EmbeddedServer,
-    records: int,
-    work: Callable[[KeyValueRecordStore, JetStream, Inbox, int], Awaitable[None]],
-) -> None:
-    """Do ``work`` over a connection of its own."""
-    connection = await connect(NatsOptions(servers=(server.url,)))
-    try:
-        inbox = Inbox(connection)
-        js = JetStream(connection, inbox)
-        await work(KeyValueRecordStore(js, "scale", new_id=new_id), js, inbox, records)
-    finally:
-        await connection.close()
+    async with connected(url, BUCKET) as (store, js, _):
+        while True:
+            try:
+                await store.list_keys("l.owner.0")
+                break
+            except UnavailableError:
+                await asyncio.sleep(0.5)
+        await measure(store, js, records // OWNER_RECORDS)
 
 
 def main() -> None:

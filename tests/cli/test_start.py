@@ -12,7 +12,7 @@ import pytest
 import structlog
 
 from holdfast.cli import exit_codes
-from holdfast.cli.logs import configure_logging
+from holdfast.cli.logs import configure_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -126,7 +126,7 @@ def logging_as_it_was() -> Iterator[None]:
 def test_what_a_client_command_has_to_log_is_a_line_like_a_workers(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    configure_logging("blob")
+    configure_for("blob")
 
     for name in ("one", "two\n"):
         logging.getLogger("nats").warning("failed: %s", name, extra={"subject": "a"})

@@ -14,7 +14,7 @@ from tests.repository.states.pool import StatesWorker, code_of, codes_of
 from holdfast.bootstrap.sources import SOURCES
 from holdfast.domain.digest import digest_of
 from holdfast.errors import ConflictError, CorruptError, NotFoundError
-from holdfast.repository.states.roots import StateRoots
+from holdfast.repository.states.keeping import StateRoots
 
 if TYPE_CHECKING:
     from collections.abc import Callable

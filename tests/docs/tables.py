@@ -17,8 +17,7 @@ from holdfast.cli.settings import WorkerFlags
 from holdfast.domain import limits
 from holdfast.domain.blob_names import MAX_BLOB_NAME_BYTES, MAX_LABELS_BYTES
 from holdfast.errors import ERRORS
-from holdfast.gateway.settings import GatewaySettings
-from holdfast.gateway.settings import variable_of as gateway_variable_of
+from holdfast.gateway.settings import GatewaySettings, setting_variable
 from holdfast.protocol.operation import AnyOperation, Body
 from holdfast.protocol.schemas import sides
 from holdfast.protocol.table import OPERATIONS
@@ -129,7 +128,7 @@ def gateway_table() -> str:
     rows = [
         (
             f"`{name}`",
-            f"`{gateway_variable_of(name)}`",
+            f"`{setting_variable(name)}`",
             _shown(name, getattr(GatewaySettings(), name)),
             next(note.description for note in types[name].__metadata__ if note.description),
         )

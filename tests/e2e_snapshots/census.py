@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from tests.nats.tools import connected
 
 from holdfast.bootstrap.sources import SOURCES
-from holdfast.repository.uploads.living import living_stagings
+from holdfast.repository.uploads.stagings import living_stagings
 from holdfast.stores.jetstream.meta import decode_meta
 from holdfast.stores.jetstream.provisioning import bucket_names
 from holdfast.stores.jetstream.records import OPERATION, KeyValueRecordStore

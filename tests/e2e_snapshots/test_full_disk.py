@@ -7,14 +7,12 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
-import pytest_asyncio
-from nats.aio.client import Client
 from tests.deployment import deployed
 from tests.e2e_snapshots.site import NODE, RefusedError, Site
 from tests.e2e_snapshots.trees import difference, look, plain_tree
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.e2e_snapshots.site import Record
@@ -45,18 +43,10 @@ def small_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def on_small_disk(server: EmbeddedServer, small_disk: Path) -> Iterator[Site]:
+def running(server: EmbeddedServer, small_disk: Path) -> Iterator[Site]:
+    """A worker whose apps lie on the small disk."""
     with deployed(server.url, NODE, apps=str(small_disk)) as deployment:
         yield Site(deployment, small_disk)
-
-
-@pytest_asyncio.fixture
-async def site(on_small_disk: Site) -> AsyncIterator[Site]:
-    """A worker whose apps lie on the small disk."""
-    client = Client()
-    await client.connect(on_small_disk.deployment.url)
-    yield on_small_disk.over(client)
-    await client.close()
 
 
 @pytest.mark.parametrize("mode", ["replace", "new"])

@@ -22,7 +22,7 @@ from holdfast.form.manifest import (
     decode_stat_page,
     encode_page,
     encode_stat_page,
-    pieces,
+    page_pieces,
 )
 from holdfast.form.tar_header import member_header
 
@@ -127,13 +127,13 @@ def test_stat_data_of_another_page_is_corrupt() -> None:
 
 @given(st.binary(max_size=100))
 def test_pieces_make_up_the_page(raw: bytes) -> None:
-    assert b"".join(pieces(raw)) == raw
+    assert b"".join(page_pieces(raw)) == raw
 
 
 def test_a_long_page_has_several_pieces() -> None:
     raw = bytes(2 * PIECE_BYTES + 1)
 
-    assert [len(piece) for piece in pieces(raw)] == [PIECE_BYTES, PIECE_BYTES, 1]
+    assert [len(piece) for piece in page_pieces(raw)] == [PIECE_BYTES, PIECE_BYTES, 1]
 
 
 def test_a_page_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,7 @@ from holdfast.form.manifest import (
     decode_stat_page,
     encode_page,
     encode_stat_page,
-    page_of,
+    new_page,
 )
 from holdfast.form.root import Root, join_root, page_row, root_of
 from holdfast.form.seek_table import seek_table
@@ -123,7 +123,7 @@ def page() -> Page:
             )
         )
         offset += 77
-    return page_of(ENTRIES, [len(header) for header in HEADERS], refs)
+    return new_page(ENTRIES, [len(header) for header in HEADERS], refs)
 
 
 def root() -> Root:

@@ -11,7 +11,7 @@ from tests.form.plans import plan_page
 from holdfast.form.entries import Entry, Kind, order_key, stored_bytes
 from holdfast.form.frame_table import FrameRef
 from holdfast.form.layout import MAX_CHUNK_BYTES
-from holdfast.form.manifest import Page, page_of
+from holdfast.form.manifest import Page, new_page
 from holdfast.form.packing import PACK_BYTES
 from holdfast.form.sparse import to_blocks
 from holdfast.form.tar_header import member_header
@@ -118,7 +118,7 @@ def frames_of(entries: Sequence[Entry]) -> list[FrameRef]:
 
 def page_with(entries: Sequence[Entry]) -> Page:
     """The page of ``entries``."""
-    return page_of(entries, [len(member_header(entry)) for entry in entries], frames_of(entries))
+    return new_page(entries, [len(member_header(entry)) for entry in entries], frames_of(entries))
 
 
 def file(path: bytes, size: int = 0) -> Entry:

@@ -18,7 +18,7 @@ from tests.contracts.blob_store import (
 from tests.nats.buckets import Bucket
 
 from holdfast.domain.digest import digest_of
-from holdfast.stores.jetstream import blob_changes
+from holdfast.stores.jetstream import walk as walk_module
 from holdfast.stores.jetstream.provisioning import ensure_stream, object_stream
 from holdfast.stores.location import BucketLocation
 
@@ -52,7 +52,7 @@ async def test_who_has_read_all_asks_once_also_behind_chunks(bucket: Bucket) -> 
 async def test_a_page_is_bounded_by_what_is_looked_through_for_it(
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(blob_changes, "_SCAN_PER_PAGE", 10)
+    monkeypatch.setattr(walk_module, "_SCAN_PER_PAGE", 10)
     infos = [(await put_staged(bucket.store, some_bytes(9000, seed=n))).info for n in range(9)]
 
     page = await bucket.store.changes(0)

@@ -25,7 +25,7 @@ from holdfast.protocol.codec import (
     encode_headers,
 )
 from holdfast.protocol.operation import Body
-from holdfast.protocol.schemas import component_schemas, schema_documents, to_json
+from holdfast.protocol.schemas import component_schemas, schema_documents, schema_text
 from holdfast.protocol.table import OPERATIONS
 from holdfast.protocol.watch import WatchEvent
 
@@ -240,14 +240,14 @@ def test_no_two_messages_share_a_name() -> None:
 
 
 def test_what_is_generated_is_the_same_each_time() -> None:
-    assert [to_json(document) for document in schema_documents().values()] == [
-        to_json(document) for document in DOCUMENTS.values()
+    assert [schema_text(document) for document in schema_documents().values()] == [
+        schema_text(document) for document in DOCUMENTS.values()
     ]
 
 
 def test_a_schema_file_is_the_schema() -> None:
     for document in DOCUMENTS.values():
-        text = to_json(document)
+        text = schema_text(document)
 
         assert json.loads(text) == document
         assert text.endswith("}\n")

@@ -27,9 +27,9 @@ from tests.repository.pool import (
 
 from holdfast.domain.digest import digest_of
 from holdfast.errors import ConflictError, HoldfastError, InvalidError, NotFoundError
-from holdfast.repository.uploads.living import living_stagings
 from holdfast.repository.uploads.owned import CONFIRM_SECONDS, Opened
 from holdfast.repository.uploads.record import Result
+from holdfast.repository.uploads.stagings import living_stagings
 from holdfast.stores.wrappers.forwarding import ForwardingBlobStore, ForwardingStagedBlob
 
 if TYPE_CHECKING:

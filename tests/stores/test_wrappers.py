@@ -263,16 +263,10 @@ class FlakyStore(MemoryBlobStore):
         await super()._write_part(staging, part, data)
 
     async def _commit(
-        self,
-        staging: str,
-        digest: Digest,
-        size: int,
-        attributes: Attributes,
-        part_size: int,
-        claim: Claiming | None,
+        self, info: BlobInfo, attributes: Attributes, claim: Claiming | None
     ) -> Stored:
         self.fail(applied=False)
-        stored = await super()._commit(staging, digest, size, attributes, part_size, claim)
+        stored = await super()._commit(info, attributes, claim)
         self.fail(applied=True)
         return stored
 

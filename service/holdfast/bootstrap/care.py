@@ -21,7 +21,7 @@ from holdfast.repository.care.scrub import LOOK_SECONDS, Scrub
 from holdfast.repository.care.usage import Usage
 from holdfast.repository.collector.pace import Pace
 from holdfast.repository.snapshots.roots import SnapshotRoots
-from holdfast.repository.states.roots import StateRoots
+from holdfast.repository.states.keeping import StateRoots
 from holdfast.runtime.lifecycle import Chore
 
 if TYPE_CHECKING:

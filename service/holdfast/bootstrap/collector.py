@@ -12,8 +12,8 @@ from holdfast.repository.collector.pace import Pace
 from holdfast.repository.collector.removals import Removals
 from holdfast.repository.names.roots import NameRoots
 from holdfast.repository.snapshots.roots import SnapshotRoots
-from holdfast.repository.states.roots import StateRoots
-from holdfast.repository.uploads.living import living_stagings
+from holdfast.repository.states.keeping import StateRoots
+from holdfast.repository.uploads.stagings import living_stagings
 
 if TYPE_CHECKING:
     from holdfast.bootstrap.names import NameParts

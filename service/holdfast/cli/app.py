@@ -59,9 +59,9 @@ def run(words: Sequence[str]) -> int:
     """Run the command that ``words`` are; the exit status. Raises what the command raises."""
     note_literal(words)
     if words and not words[0].startswith("-"):
-        from holdfast.cli.logs import configure_logging  # noqa: PLC0415 - no help needs it
+        from holdfast.cli.logs import configure_for  # noqa: PLC0415 - no help needs it
 
-        configure_logging(words[0])
+        configure_for(words[0])
     try:
         status = build_app()(words)
     except CycloptsError:

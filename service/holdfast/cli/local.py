@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from holdfast.cli.output import say
 from holdfast.errors import UnavailableError
-from holdfast.gateway.settings import GatewaySettings, variable_of
+from holdfast.gateway.settings import GatewaySettings, setting_variable
 from holdfast.runtime.config import Config, load_config
 from holdfast.runtime.pool import WorkerPool
 
@@ -61,7 +61,7 @@ def environment_of(server: EmbeddedServer, settings: GatewaySettings) -> dict[st
     }
     kept |= {"NATS_URL": server.url, "HOLDFAST_MONITOR_URL": server.monitor_url}
     if settings.public_url is not None:
-        kept[variable_of("public_url")] = settings.public_url
+        kept[setting_variable("public_url")] = settings.public_url
     if settings.link_keys is not None:
-        kept[variable_of("link_keys")] = str(Path(settings.link_keys).absolute())
+        kept[setting_variable("link_keys")] = str(Path(settings.link_keys).absolute())
     return kept

@@ -14,7 +14,7 @@ CLIENTS: Final = frozenset(
 """The commands that log with the standard library alone, and hardly ever."""
 
 
-def configure_logging(command: str) -> None:
+def configure_for(command: str) -> None:
     """Log warnings, as ``command`` does it; a worker says more."""
     if command in CLIENTS:
         logging.getLogger().handlers[:] = [_Unconfigured()]

@@ -71,6 +71,15 @@ def say(text: str) -> None:
         print("\n".join(escape_control(line) for line in text.split("\n")), file=sys.stderr)
 
 
+def is_agreed(question: str) -> bool:
+    """Ask where there is somebody to ask; scripts have said what they want."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return True
+    sys.stderr.write(f"{question} [y/N] ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in {"y", "yes"}
+
+
 def say_error(code: str, detail: str) -> None:
     """Why the command fails, on standard error."""
     say(f"holdfast: {code}: {detail}")

@@ -16,7 +16,7 @@ from holdfast.gateway.meters import Meters
 from holdfast.gateway.openapi import openapi_document
 from holdfast.gateway.settings import GatewaySettings
 from holdfast.protocol.asyncapi import asyncapi_document
-from holdfast.protocol.schemas import schema_documents, to_json
+from holdfast.protocol.schemas import schema_documents, schema_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,9 +28,9 @@ _OUR_ID: Final = '"$id": "urn:holdfast:wire:'
 
 def generated_files() -> dict[str, str]:
     """File name to text, for everything in ``schemas/``."""
-    files = {name: to_json(document) for name, document in schema_documents().items()}
-    files["asyncapi.json"] = to_json(asyncapi_document())
-    files["openapi.json"] = to_json(_openapi())
+    files = {name: schema_text(document) for name, document in schema_documents().items()}
+    files["asyncapi.json"] = schema_text(asyncapi_document())
+    files["openapi.json"] = schema_text(_openapi())
     return files
 
 

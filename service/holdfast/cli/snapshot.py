@@ -35,6 +35,7 @@ from holdfast.cli.link import link_snapshot
 from holdfast.cli.output import (
     as_total,
     human_bytes,
+    is_agreed,
     print_json,
     print_line,
     print_result,
@@ -408,7 +409,7 @@ async def verify(
     """Have workers read all data of snapshots back and compare. Exits with 5 on damage."""
     if bool(keys) == (app is not None):
         raise InvalidError("name snapshots, or an app with --app")
-    checked = packs = size = damaged = 0
+    packs = size = damaged = 0
     async with await connect(flags) as connection:
         wanted = [await resolve_key(connection, key) for key in keys]
         if app is not None:
@@ -418,7 +419,6 @@ async def verify(
                 raise NotFoundError(f"app {app} has no snapshot that is ok")
         with progress_bar("verify", None) as advance:
             for key in wanted:
-                checked += 1
                 async for report in connection.snapshots.verify(key):
                     packs += report.packs
                     size += report.bytes
@@ -426,9 +426,9 @@ async def verify(
                     advance(report.bytes)
                     _print_damage(key, report.damaged, json=json)
     if json:
-        print_json({"snapshots": checked, "packs": packs, "bytes": size, "damaged": damaged})
+        print_json({"snapshots": len(wanted), "packs": packs, "bytes": size, "damaged": damaged})
     else:
-        say(f"{checked} checked, {packs} packs, {human_bytes(size)}, {damaged} damaged")
+        say(f"{len(wanted)} checked, {packs} packs, {human_bytes(size)}, {damaged} damaged")
     return exit_codes.CORRUPT if damaged else exit_codes.OK
 
 
@@ -461,7 +461,7 @@ async def rm(
         raise InvalidError("name snapshots by their full keys, or all of an app: --app NAME --all")
     wanted = list(_parse_keys(keys))
     what = f"all snapshots of {check_app(app)}" if app is not None else _count(len(wanted))
-    if not yes and not _agreed(f"Delete {what}?"):
+    if not yes and not is_agreed(f"Delete {what}?"):
         say("nothing was deleted")
         return exit_codes.FAILURE
     async with await connect(flags) as connection:
@@ -498,12 +498,3 @@ def _parse_keys(texts: Iterable[str]) -> Iterator[str]:
 
 def _count(count: int) -> str:
     return f"{count} snapshot{'' if count == 1 else 's'}"
-
-
-def _agreed(question: str) -> bool:
-    """Ask where there is somebody to ask; scripts have said what they want."""
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        return True
-    sys.stderr.write(f"{question} [y/N] ")
-    sys.stderr.flush()
-    return sys.stdin.readline().strip().lower() in {"y", "yes"}

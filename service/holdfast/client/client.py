@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Any, Final, Literal, Self
 import msgspec
 
 from holdfast.client.care import Care
-from holdfast.client.discovery import DISCOVERY_SECONDS, find_workers
+from holdfast.client.discovery import DISCOVERY_SECONDS, WorkerInfo, find_workers
 from holdfast.client.download import read_bytes, stream_blob
 from holdfast.client.links import make_link
 from holdfast.client.long_requests import ask_until_done
@@ -61,8 +61,8 @@ from holdfast.protocol.blobs import (
 )
 from holdfast.protocol.links import LINK_BLOB, USE_LINK, LinkBlob, LinkMade, LinkUsed, UseLink
 from holdfast.protocol.status import GET_STATUS, GetStatus, StoreStatus
-from holdfast.protocol.watch import WatchChanges
-from holdfast.tracing import NO_TRACER
+from holdfast.protocol.watch import WatchChanges, WatchEvent, WatchKind
+from holdfast.tracing import NO_TRACER, Tracer
 from holdfast.transport import connection as transport
 from holdfast.transport.contexts import options_from_environment
 from holdfast.transport.inbox import Inbox
@@ -77,11 +77,8 @@ if TYPE_CHECKING:
         Sequence,
     )
 
-    from holdfast.client.discovery import WorkerInfo
     from holdfast.client.sources import OnBytes, Source
     from holdfast.client.upload import Upload, Uploaded
-    from holdfast.protocol.watch import WatchEvent, WatchKind
-    from holdfast.tracing import Tracer
     from holdfast.transport.connection import Connection
 
 DEFAULT_TIMEOUT_SECONDS: Final = 30.0
@@ -387,8 +384,7 @@ async def connect(
     `holdfast.tracing.otel.OtelTracer`. Raises InvalidError, ForbiddenError, UnavailableError.
     """
     if not 0 < timeout_seconds <= MAX_TIMEOUT_SECONDS:  # nor is it "not a number"
-        msg = f"a timeout is more than 0 and at most {MAX_TIMEOUT_SECONDS} seconds"
-        raise InvalidError(msg)
+        raise InvalidError(f"a timeout is more than 0 and at most {MAX_TIMEOUT_SECONDS} seconds")
     urls = (servers,) if isinstance(servers, str) else servers
 
     def now() -> NatsOptions:
@@ -421,8 +417,7 @@ class _BlobPut:
         request = PutBlob(digest=self.expected or digest, type=self.type)
         stored = await self.small_puts.put(request, data)
         if (stored.digest, stored.size) != (digest, len(data)):
-            msg = f"sent {digest}, but {stored.digest} was stored"
-            raise CorruptError(msg)
+            raise CorruptError(f"sent {digest}, but {stored.digest} was stored")
         return stored
 
     async def open(self, upload: Upload, size: int | None) -> Uploaded | None:

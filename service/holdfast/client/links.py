@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from holdfast.client.requests import NotOfferedError
+from holdfast.client.requests import NotOfferedError, Requester
 from holdfast.errors import ForbiddenError, UnavailableError
 
 if TYPE_CHECKING:
-    from holdfast.client.requests import Requester
     from holdfast.protocol.links import LinkBlob, LinkMade, LinkSnapshot
     from holdfast.protocol.operation import Operation
 

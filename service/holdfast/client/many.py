@@ -6,24 +6,20 @@ One small request takes a while and hardly any work, so what is done one after a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable
-from typing import TYPE_CHECKING, Final
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+)
+from typing import Final
 
 from holdfast.client.budget import ByteBudget
-from holdfast.client.sources import size_of
+from holdfast.client.sources import Source, size_of
 from holdfast.domain.limits import MIB, UPLOAD_WINDOW_BYTES
-
-if TYPE_CHECKING:
-    from collections.abc import (
-        AsyncGenerator,
-        AsyncIterator,
-        Awaitable,
-        Callable,
-        Iterable,
-        Iterator,
-    )
-
-    from holdfast.client.sources import Source
 
 AT_ONCE: Final = 256
 BYTES_AT_ONCE: Final = 32 * MIB

@@ -91,8 +91,7 @@ class NamedPut:
 
         stored = await self._first(ask)
         if (stored.name, stored.digest, stored.size) != (self.write.name, digest, len(data)):
-            msg = f"sent {digest}, but {stored.digest} was stored as {stored.name}"
-            raise CorruptError(msg)
+            raise CorruptError(f"sent {digest}, but {stored.digest} was stored as {stored.name}")
         return stored
 
     async def open(self, upload: Upload, size: int | None) -> Uploaded | None:

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Final, Self
 
 import msgspec
 
-from holdfast.client.requests import NotOfferedError
+from holdfast.client.requests import NotOfferedError, Requester
 from holdfast.client.upload import (
     FIRST_WAIT_SECONDS,
     MAX_WAIT_SECONDS,
     RESUMABLE,
     RESUME_TIMEOUTS,
+    Uploaded,
     ask_owner,
     is_of_name,
     resume,
@@ -42,8 +43,6 @@ from holdfast.transport.backoff import Backoff
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from holdfast.client.requests import Requester
-    from holdfast.client.upload import Uploaded
 
 _IN_FLIGHT: Final = 8
 UPGRADE: Final = "workers of the pool cannot go on with uploads: upgrade all workers of the pool"
@@ -153,8 +152,7 @@ class OpenedUpload:
             await self._recover(failure, backoff)
             held = self._state.offset or 0
             if uploaded_of(self._state) is not None or (pieces and held < pieces[0].start):
-                msg = "the upload went on, or back, without us"
-                raise CorruptError(msg) from failure
+                raise CorruptError("the upload went on, or back, without us") from failure
             try:
                 for piece in pieces:
                     if piece.stop > held:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from holdfast.protocol.operation import RequestT
+from holdfast.protocol.operation import Operation, RequestT
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterable
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from holdfast.protocol.blobs import BlobPage, VerifyReport
     from holdfast.protocol.files import DiffPage, FilePage, SnapshotVerified
     from holdfast.protocol.names import NameHistory, NamePage
-    from holdfast.protocol.operation import Operation
     from holdfast.protocol.retention import PruneReport
     from holdfast.protocol.snapshots import SnapshotPage
     from holdfast.protocol.states import SavePage, StatePage

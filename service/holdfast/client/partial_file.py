@@ -160,8 +160,7 @@ def write_whole(file: SupportsWrite, piece: memoryview) -> None:
         if written is None and not isinstance(file, io.RawIOBase):
             return  # not everybody's ``write`` says how much; those that do not take all
         if not written:
-            msg = "the target takes no more bytes"
-            raise BlockingIOError(msg)
+            raise BlockingIOError("the target takes no more bytes")
         piece = piece[written:]
 
 

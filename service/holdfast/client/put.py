@@ -5,8 +5,8 @@ from __future__ import annotations
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from holdfast.client.sources import blocks, pieces, size_of, whole_if_small
-from holdfast.client.upload import Upload
+from holdfast.client.sources import OnBytes, Source, blocks, pieces, size_of, whole_if_small
+from holdfast.client.upload import Upload, Uploaded
 from holdfast.domain.limits import MAX_BLOB_BYTES, max_inline_bytes
 from holdfast.errors import TooLargeError
 
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from holdfast.client.requests import Requester
     from holdfast.client.small_files import SmallFiles
-    from holdfast.client.sources import OnBytes, Source
-    from holdfast.client.upload import Uploaded
 
 StoredT = TypeVar("StoredT")
 ResultT = TypeVar("ResultT", covariant=True)
@@ -51,8 +49,7 @@ async def put_source(
     if whole is None:
         size = size_of(source)
         if size is not None and size > MAX_BLOB_BYTES:
-            msg = f"a blob has at most {MAX_BLOB_BYTES} bytes"
-            raise TooLargeError(msg)
+            raise TooLargeError(f"a blob has at most {MAX_BLOB_BYTES} bytes")
         # Only of what cannot change the size is announced: the worker takes it at its word.
         sure = size if isinstance(source, bytes | bytearray | memoryview) else None
         async with aclosing(blocks(source)) as incoming:

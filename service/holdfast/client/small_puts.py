@@ -15,7 +15,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from holdfast.client.requests import NotOfferedError
+from holdfast.client.requests import NotOfferedError, Requester
 from holdfast.deadline import Gathering, Timers
 from holdfast.domain.limits import KIB, MAX_BLOBS_PER_PUT, max_inline_bytes
 from holdfast.errors import (
@@ -25,17 +25,22 @@ from holdfast.errors import (
     UnavailableError,
 )
 from holdfast.protocol import codec
-from holdfast.protocol.blobs import PUT_BLOB, PUT_BLOBS, BlobStored, BlobToPut, PutBlobs
+from holdfast.protocol.blobs import (
+    PUT_BLOB,
+    PUT_BLOBS,
+    BlobStored,
+    BlobToPut,
+    PutBlob,
+    PutBlobs,
+    PutResult,
+)
 from holdfast.protocol.problem import error_of
-from holdfast.tracing import TRACE
+from holdfast.tracing import TRACE, TraceStep
 from holdfast.transport.fresh_ids import new_id
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
 
-    from holdfast.client.requests import Requester
-    from holdfast.protocol.blobs import PutBlob, PutResult
-    from holdfast.tracing import TraceStep
 
 MOST_BYTES_EACH: Final = 64 * KIB
 """Beyond, a request of its own costs little beside the bytes."""
@@ -202,8 +207,7 @@ class SmallPuts:
             is_new=True,
         )
         if len(reply.results) != len(puts):
-            msg = f"of {len(puts)} blobs {len(reply.results)} were answered"
-            raise InternalError(msg)
+            raise InternalError(f"of {len(puts)} blobs {len(reply.results)} were answered")
         return reply.results
 
 

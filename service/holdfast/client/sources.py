@@ -11,7 +11,7 @@ import os
 import queue
 import stat
 import threading
-from collections.abc import AsyncIterable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
 from contextlib import aclosing
 from functools import partial
 from typing import IO, TYPE_CHECKING, Final, Protocol
@@ -20,8 +20,6 @@ from holdfast.client.from_thread import settle
 from holdfast.deadline import look_at
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable
-
     from holdfast.client.small_files import SmallFiles
 
 READ_BYTES: Final = 1024 * 1024
@@ -189,6 +187,5 @@ def read_block(file: SupportsRead, size: int) -> bytes:
     """Up to ``size`` bytes, none at the end. Raises BlockingIOError of a file without any now."""
     block = file.read(size)
     if block is None:
-        msg = "the source is set to non-blocking and has no bytes yet"
-        raise BlockingIOError(msg)
+        raise BlockingIOError("the source is set to non-blocking and has no bytes yet")
     return block

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import AsyncIterable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any, Final, Self, cast
 
 from holdfast.client.blocking import Blocking, blocking, describe, iterating
@@ -19,14 +19,11 @@ from holdfast.client.snapshots.api import Snapshots
 from holdfast.client.snapshots.retention import SnapshotRetention
 from holdfast.client.states.api import States
 from holdfast.client.states.machine import StateMachine
-from holdfast.protocol.blobs import DEFAULT_TYPE
+from holdfast.protocol.blobs import DEFAULT_TYPE, BlobStored
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
-
     from holdfast.client.sources import Source
     from holdfast.errors import HoldfastError
-    from holdfast.protocol.blobs import BlobStored
 
 _END: Final = object()
 

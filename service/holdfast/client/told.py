@@ -12,7 +12,7 @@ import time
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from holdfast.client.requests import ATTEMPT_SECONDS, worker_seconds
+from holdfast.client.requests import ATTEMPT_SECONDS, Requester, worker_seconds
 from holdfast.client.trace import trace_headers
 from holdfast.errors import RateLimitedError, UnavailableError
 from holdfast.protocol import codec
@@ -25,7 +25,6 @@ from holdfast.transport.inbox import raise_for_status
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
-    from holdfast.client.requests import Requester
     from holdfast.protocol.operation import Operation, RequestT
     from holdfast.transport.message import Message
 
@@ -94,8 +93,7 @@ async def told(
     except TimeoutError as error:
         if head is None:
             connection.liveness.unanswered(asked_at)
-            msg = "no worker answered in time"
-            raise UnavailableError(msg) from error
+            raise UnavailableError("no worker answered in time") from error
     except UnavailableError:
         connection.liveness.nobody(asked_at)
         raise

@@ -12,14 +12,13 @@ from holdfast.client.discovery import DISCOVERY_SECONDS, find_workers
 from holdfast.client.pages import PageT, rows
 from holdfast.errors import HoldfastError, InvalidError, UnavailableError
 from holdfast.protocol.names import NAMES_FEATURE
-from holdfast.protocol.operation import ReplyT, RequestT
+from holdfast.protocol.operation import Operation, ReplyT, RequestT
 from holdfast.transport.inbox import NoRespondersError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterable
 
     from holdfast.client.requests import Requester
-    from holdfast.protocol.operation import Operation
 
 T = TypeVar("T")
 

@@ -16,7 +16,7 @@ import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from holdfast.client.requests import ATTEMPT_SECONDS, worker_seconds
+from holdfast.client.requests import ATTEMPT_SECONDS, Requester, worker_seconds
 from holdfast.client.trace import trace_headers
 from holdfast.domain.digest import Digest
 from holdfast.errors import (
@@ -45,14 +45,12 @@ from holdfast.protocol.blobs import (
 )
 from holdfast.protocol.names import OPEN_NAME, OpenName
 from holdfast.transport.backoff import Backoff
-from holdfast.transport.inbox import NoRespondersError, raise_for_status
+from holdfast.transport.inbox import Mailbox, NoRespondersError, raise_for_status
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from holdfast.client.requests import Requester
     from holdfast.client.sources import OnBytes
-    from holdfast.transport.inbox import Mailbox
     from holdfast.transport.message import Message
 
 STALL_SECONDS: Final = 5.0
@@ -83,6 +81,11 @@ class Uploaded(NamedTuple):
     created: bool
     name: str | None
     version: int | None
+
+    @property
+    def offset(self) -> int:
+        """Bytes that it holds: all of them."""
+        return self.size
 
 
 class Upload:
@@ -288,8 +291,7 @@ class Upload:
             if stored is None:
                 continue
             if stored.digest != digest or stored.size != self._size:
-                msg = f"sent {digest}, but {stored.digest} was stored"
-                raise CorruptError(msg)
+                raise CorruptError(f"sent {digest}, but {stored.digest} was stored")
             return stored
 
     async def _commit(self, digest: Digest) -> Uploaded | None:
@@ -352,8 +354,7 @@ async def ask_owner(
             )
             _raise_failure(message)
     except TimeoutError as error:
-        msg = "the worker that took the parts fell silent"
-        raise OutcomeUnknownError(msg) from error
+        raise OutcomeUnknownError("the worker that took the parts fell silent") from error
     return codec.decode_reply(message.data, PUT_PART.reply)
 
 
@@ -376,11 +377,9 @@ def _raise_failure(message: Message) -> None:
     try:
         raise_for_status(message, PUT_PART.subject)
     except NoRespondersError as error:
-        msg = "the worker that took the parts is gone"
-        raise UnavailableError(msg) from error
+        raise UnavailableError("the worker that took the parts is gone") from error
     except TimeoutError as error:
-        msg = "the connection was lost before an answer came"
-        raise OutcomeUnknownError(msg) from error
+        raise OutcomeUnknownError("the connection was lost before an answer came") from error
     codec.raise_error(message.headers, message.data)
 
 

@@ -15,13 +15,12 @@ from msgspec.structs import replace
 
 from holdfast.client.told import carried_on, told
 from holdfast.errors import InternalError
-from holdfast.protocol.watch import WATCH, WatchChanges, WatchEvent, WatchHead
+from holdfast.protocol.watch import WATCH, WatchChanges, WatchEvent, WatchHead, WatchKind
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from holdfast.client.requests import Requester
-    from holdfast.protocol.watch import WatchKind
     from holdfast.transport.message import Message
 
 
@@ -73,5 +72,4 @@ def _events(message: Message) -> list[WatchEvent]:
     try:
         return msgspec.json.decode(message.data, type=list[WatchEvent])
     except msgspec.MsgspecError as error:
-        msg = f"the answer holds no events: {error}"
-        raise InternalError(msg) from error
+        raise InternalError(f"the answer holds no events: {error}") from error

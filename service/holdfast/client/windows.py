@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import msgspec
 
-from holdfast.client.requests import Way
+from holdfast.client.requests import Requester, Way
 from holdfast.client.trace import trace_headers
 from holdfast.domain.limits import WINDOW_BYTES
 from holdfast.errors import (
@@ -34,16 +34,14 @@ from holdfast.errors import (
 )
 from holdfast.protocol import codec
 from holdfast.protocol import headers as names
-from holdfast.protocol.blobs import BlobHead, ContentHead
+from holdfast.protocol.blobs import BlobHead, ContentHead, GetBlob
 from holdfast.transport.backoff import Backoff
 from holdfast.transport.inbox import raise_for_status
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 
-    from holdfast.client.requests import Requester
     from holdfast.client.sources import OnBytes
-    from holdfast.protocol.blobs import GetBlob
     from holdfast.protocol.files import ReadFile
     from holdfast.protocol.operation import Operation
     from holdfast.transport.message import Message
@@ -250,8 +248,7 @@ class WindowReader(Generic[HeadT]):
                 self._requester.budget.give_back(taken)
         if isinstance(failure, HoldfastError):
             raise failure
-        msg = f"the bytes could not be read whole: {failure}"
-        raise UnavailableError(msg) from failure
+        raise UnavailableError(f"the bytes could not be read whole: {failure}") from failure
 
     def _note_oddity(self, error: OddWindowError, way: Way) -> None:
         """The rest of this read is relayed, or had range by range if not even that arrives."""
@@ -295,10 +292,8 @@ class WindowReader(Generic[HeadT]):
             if head is None:
                 liveness.unanswered(asked_at)
             elif not chunks:
-                msg = "nothing came after the head"
-                raise NothingFollowedError(msg) from error
-            msg = "nothing came for a while"
-            raise OddWindowError(msg) from error
+                raise NothingFollowedError("nothing came after the head") from error
+            raise OddWindowError("nothing came for a while") from error
         except UnavailableError:
             liveness.nobody(asked_at)
             raise
@@ -310,8 +305,7 @@ class WindowReader(Generic[HeadT]):
         codec.raise_error(message.headers, message.data)
         head: HeadT = codec.decode_reply_headers(message.headers, self._head_type)
         if head.parts is None and len(message.data) != head.length:
-            msg = "the answer has another length than it says"
-            raise InternalError(msg)
+            raise InternalError("the answer has another length than it says")
         return head
 
 
@@ -339,8 +333,7 @@ async def pieces_of(
                     progress(done, total)
                 yield piece
     if done != total:
-        msg = f"{done} of {total} bytes came"
-        raise CorruptError(msg)
+        raise CorruptError(f"{done} of {total} bytes came")
 
 
 def wanted_bytes(request: GetBlob | ReadFile, head: ContentHead) -> int:
@@ -361,8 +354,7 @@ def _is_end(message: Message, subject: str) -> bool:
     raise_for_status(message, subject)
     status = message.headers.get(names.STATUS)
     if status is not None and status != "204":
-        msg = f"the server answered {status}"
-        raise OddWindowError(msg)
+        raise OddWindowError(f"the server answered {status}")
     return status is not None
 
 
@@ -373,8 +365,7 @@ def _cut(head: ContentHead, chunks: list[Message]) -> list[memoryview]:
     if first is None and numbers and numbers[0].isdecimal():
         first = int(numbers[0])  # an older worker does not say
     if numbers != [str(number) for number in range(first or 0, (first or 0) + len(numbers))]:
-        msg = f"parts came that are not those from {first} on, in order"
-        raise OddWindowError(msg)
+        raise OddWindowError(f"parts came that are not those from {first} on, in order")
     skip, left = head.skip or 0, head.length
     pieces: list[memoryview] = []
     for chunk in chunks:
@@ -386,6 +377,5 @@ def _cut(head: ContentHead, chunks: list[Message]) -> list[memoryview]:
         if piece:
             pieces.append(piece)
     if left:
-        msg = f"{left} bytes are missing at the end"
-        raise OddWindowError(msg)
+        raise OddWindowError(f"{left} bytes are missing at the end")
     return pieces

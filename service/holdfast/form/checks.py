@@ -146,7 +146,7 @@ def check_xattrs(count: int, xattrs: Mapping[int, tuple[tuple[bytes, bytes], ...
             _refuse("an entry's extended attributes are too large")
 
 
-def check_segments(
+def check_sparse(
     kinds: bytes, sizes: Sequence[int], segments: Mapping[int, tuple[tuple[int, int], ...]]
 ) -> None:
     """Only files are sparse; their segments ascend and lie within the file."""

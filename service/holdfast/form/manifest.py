@@ -23,8 +23,8 @@ from holdfast.form.checks import (
     check_columns,
     check_links,
     check_paths,
-    check_segments,
     check_sizes,
+    check_sparse,
     check_xattrs,
 )
 from holdfast.form.columns import (
@@ -156,7 +156,7 @@ class StatPage:
     ctimes_ns: Sequence[int]
 
 
-def page_of(
+def new_page(
     entries: Sequence[Entry], header_sizes: Sequence[int], frames: Sequence[FrameRef]
 ) -> Page:
     """The page of ``entries`` (at least one, ascending), whose tar bytes ``frames`` hold.
@@ -225,7 +225,7 @@ def decode_page(raw: bytes) -> Page:
     check_sizes(columns.kinds, columns.sizes, columns.header_sizes)
     check_links(paths, columns.kinds, columns.targets)
     check_xattrs(len(paths), xattrs)
-    check_segments(columns.kinds, columns.sizes, segments)
+    check_sparse(columns.kinds, columns.sizes, segments)
     page = Page(
         paths=paths,
         kinds=columns.kinds,
@@ -281,7 +281,7 @@ def decode_stat_page(raw: bytes, page: Page) -> StatPage:
     )
 
 
-def pieces(raw: bytes) -> list[bytes]:
+def page_pieces(raw: bytes) -> list[bytes]:
     """``raw``, an encoded page, cut into what becomes one frame each."""
     return [raw[at : at + PIECE_BYTES] for at in range(0, len(raw), PIECE_BYTES)]
 

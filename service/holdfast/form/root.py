@@ -110,16 +110,12 @@ class Root:
     columns: RootColumns
     first_paths: Sequence[bytes]
     entry_counts: Sequence[int]
-    file_counts: Sequence[int]
-    sizes: Sequence[int]
     raw_sizes: Sequence[int]
     stored_sizes: Sequence[int]
     frame_counts: Sequence[int]
     fingerprints: Sequence[bytes]
     packs: Sequence[bytes]
     pack_numbers: Sequence[Sequence[int]]
-    page_pieces: Sequence[int]
-    stat_pieces: Sequence[int]
     pieces: FrameTable
     piece_starts: Sequence[int]
     keys: Sequence[bytes]
@@ -137,12 +133,12 @@ class Root:
     @property
     def files(self) -> int:
         """Regular files, without further hard links to one."""
-        return sum(self.file_counts)
+        return sum(self.columns.files)
 
     @property
     def size_bytes(self) -> int:
         """The apparent size of the files."""
-        return sum(self.sizes)
+        return sum(self.columns.size_bytes)
 
     @property
     def raw_bytes(self) -> int:
@@ -162,11 +158,13 @@ class Root:
     def page_frames(self, number: int) -> tuple[FrameRef, ...]:
         """The frames that hold the encoded page ``number``, one after the other."""
         start = self.piece_starts[number]
-        return tuple(map(self.pieces.__getitem__, range(start, start + self.page_pieces[number])))
+        return tuple(
+            map(self.pieces.__getitem__, range(start, start + self.columns.page_pieces[number]))
+        )
 
     def stat_frames(self, number: int) -> tuple[FrameRef, ...]:
         """The same of its stat page; empty where there is none."""
-        start = self.piece_starts[number] + self.page_pieces[number]
+        start = self.piece_starts[number] + self.columns.page_pieces[number]
         return tuple(map(self.pieces.__getitem__, range(start, self.piece_starts[number + 1])))
 
     def page_key(self, number: int) -> bytes:
@@ -181,8 +179,8 @@ class Root:
         return PageRow(
             first_path=self.first_paths[number],
             entries=self.entry_counts[number],
-            files=self.file_counts[number],
-            size_bytes=self.sizes[number],
+            files=self.columns.files[number],
+            size_bytes=self.columns.size_bytes[number],
             raw_bytes=self.raw_sizes[number],
             stored_bytes=self.stored_sizes[number],
             frames=self.frame_counts[number],
@@ -270,7 +268,7 @@ def split_root(root: Root) -> tuple[tuple[Digest, bytes], ...]:
 
     Each is at most PACK_BYTES; usually the head is the only one. Raises TooLargeError.
     """
-    excess = excessive_total(root.sizes, root.raw_sizes, root.stored_sizes)
+    excess = excessive_total(root.columns.size_bytes, root.raw_sizes, root.stored_sizes)
     if excess is not None:
         raise TooLargeError(excess)
     raw = _ENCODER.encode(root.columns)
@@ -353,16 +351,12 @@ def _root(columns: RootColumns) -> Root:
         columns=columns,
         first_paths=paths,
         entry_counts=columns.entries,
-        file_counts=columns.files,
-        sizes=columns.size_bytes,
         raw_sizes=columns.raw_bytes,
         stored_sizes=columns.stored_bytes,
         frame_counts=columns.frames,
         fingerprints=split_digests(columns.fingerprints),
         packs=split_digests(table.packs),
         pack_numbers=PackNumbers(columns.pack_numbers),
-        page_pieces=columns.page_pieces,
-        stat_pieces=columns.stat_pieces,
         pieces=table,
         piece_starts=list(accumulate(counts, initial=0)),
         keys=list(map(order_key, paths)),

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from holdfast.domain.digest import parse_digest
+from holdfast.domain.digest import Digest, parse_digest
 from holdfast.errors import NotFoundError
 from holdfast.gateway.conditions import Preconditions, Representation, etag_of, precondition_failed
 from holdfast.gateway.content import IMMUTABLE, NOTHING, ContentRoutes, HttpContent, content_answer
 from holdfast.gateway.digests import expected_digest, repr_digest
 from holdfast.gateway.parameters import (
     CONTENT_DIGEST,
+    CONTENT_HEADERS,
     CONTENT_TYPE,
-    IF_MATCH,
     IF_NONE_MATCH,
-    IF_RANGE,
-    RANGE,
     REPR_DIGEST,
     media_type_of,
 )
 from holdfast.gateway.problems import json_answer
-from holdfast.gateway.route import BYTES, CONTENT, HttpAnswer, HttpRoute
+from holdfast.gateway.route import BYTES, CONTENT, HttpAnswer, HttpRoute, reading
 from holdfast.gateway.sources import SMALL_BYTES, ask_span, blob_source
 from holdfast.protocol.blobs import GET_BLOB, BlobStored, GetBlob
 
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from holdfast.domain.digest import Digest
 
 _PATH: Final = "/blobs/{digest}"
 _PUT_ANSWERS: Final = {
@@ -57,8 +55,8 @@ class BlobRoutes(ContentRoutes):
         """``GET`` and ``HEAD /blobs/{digest}``."""
         digest = parse_digest(request.path_params["digest"])
         if request.method == "GET" and "range" not in request.headers:
-            request_of_all = GetBlob(digest=digest)
-            head, begun = await ask_span(self._client, GET_BLOB, request_of_all, 0, SMALL_BYTES)
+            blob = GetBlob(digest=digest)
+            head, begun = await ask_span(self._client, GET_BLOB, blob, 0, SMALL_BYTES)
             content = self._content(digest, head.size, head.type, begun)
         else:
             found = await self._client.stat(digest)
@@ -83,8 +81,7 @@ class BlobRoutes(ContentRoutes):
         if conditions.is_change_free:
             return
         if digest is None:
-            msg = "a condition needs the digest: put to /blobs/DIGEST"
-            raise precondition_failed(msg)
+            raise precondition_failed("a condition needs the digest: put to /blobs/DIGEST")
         try:
             found = await self._client.stat(digest)
         except NotFoundError:
@@ -109,34 +106,22 @@ class BlobRoutes(ContentRoutes):
 
     def routes(self) -> tuple[HttpRoute, ...]:
         """See ``HttpRoute``."""
+        put = partial(
+            HttpRoute,
+            method="PUT",
+            verb="write",
+            headers=_PUT_HEADERS,
+            body=BYTES,
+            answers=_PUT_ANSWERS,
+        )
         return (
-            HttpRoute(
-                method="PUT",
-                path="/blobs",
-                verb="write",
-                summary="Store bytes.",
-                handle=self.put,
-                headers=_PUT_HEADERS,
-                body=BYTES,
-                answers=_PUT_ANSWERS,
-            ),
-            HttpRoute(
-                method="PUT",
+            put(path="/blobs", summary="Store bytes.", handle=self.put),
+            put(path=_PATH, summary="Store the bytes with a digest.", handle=self.put_as),
+            reading(
                 path=_PATH,
-                verb="write",
-                summary="Store the bytes with a digest.",
-                handle=self.put_as,
-                headers=_PUT_HEADERS,
-                body=BYTES,
-                answers=_PUT_ANSWERS,
-            ),
-            HttpRoute(
-                method="GET",
-                path=_PATH,
-                verb="read",
                 summary="Read a blob, or ranges of it.",
                 handle=self.get,
-                headers=(RANGE, IF_RANGE, IF_MATCH, IF_NONE_MATCH),
+                headers=CONTENT_HEADERS,
                 answers={**CONTENT, 404: HttpAnswer(about="It is not there.")},
             ),
         )

@@ -7,7 +7,7 @@ import hashlib
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
 
 from holdfast.client.budget import ByteBudget
 from holdfast.domain.digest import Digest, check_expected
@@ -18,8 +18,6 @@ from holdfast.gateway.problems import HttpError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
-
-    from starlette.requests import Request
 
     from holdfast.gateway.settings import GatewaySettings
 
@@ -122,8 +120,7 @@ class Bodies:
         _check_plain(request)
         self._length(request, MAX_OPEN_FORM_BYTES)
         if self._open_forms >= MAX_OPEN_FORMS:
-            msg = "too many forms are under way here"
-            raise RateLimitedError(msg)
+            raise RateLimitedError("too many forms are under way here")
         if LEAVE in request.scope:
             request.scope[LEAVE]()
         self._open_forms += 1

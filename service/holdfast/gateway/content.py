@@ -29,7 +29,7 @@ from holdfast.gateway.conditions import (
 )
 from holdfast.gateway.problems import HttpError
 from holdfast.gateway.ranges import ByteRange, UnsatisfiableError, parse_range
-from holdfast.gateway.sources import read_span
+from holdfast.gateway.sources import ByteSource, read_span
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from holdfast.client import Client
     from holdfast.client.budget import ByteBudget
     from holdfast.gateway.bodies import Bodies
-    from holdfast.gateway.sources import ByteSource
 
 IMMUTABLE: Final = "max-age=31536000, immutable"
 REVALIDATE: Final = "no-cache"
@@ -164,17 +163,15 @@ class _ContentResponse(Response):
         self._content = replace(content, begun=NOTHING)
         self._begun = content.begun  # sent once, and not kept while a slow reader takes the rest
         self._readers = readers
-        self._parts = _parts(content, spans)
-        self.headers["Content-Length"] = str(sum(part.length for part in self._parts))
-        if len(spans) > 1:
+        self._parts: list[ByteRange | _Text] = [*(spans or [ByteRange(0, content.size)])]
+        self.headers["Content-Type"] = content.media_type
+        if len(spans) == 1:
+            self.headers["Content-Range"] = spans[0].of(content.size)
+        elif spans:
             boundary = secrets.token_hex(16)
             self._parts = _framed(content, spans, boundary)
             self.headers["Content-Type"] = f"multipart/byteranges; boundary={boundary}"
-            self.headers["Content-Length"] = str(sum(part.length for part in self._parts))
-        else:
-            self.headers["Content-Type"] = content.media_type
-        if len(spans) == 1:
-            self.headers["Content-Range"] = spans[0].of(content.size)
+        self.headers["Content-Length"] = str(sum(part.length for part in self._parts))
         self._pieces = self._read()
         self._first: memoryview | None = None
 
@@ -259,10 +256,6 @@ class _Text:
     @property
     def length(self) -> int:
         return len(self.data)
-
-
-def _parts(content: HttpContent, spans: tuple[ByteRange, ...]) -> list[ByteRange | _Text]:
-    return [spans[0] if spans else ByteRange(0, content.size)]
 
 
 def _framed(

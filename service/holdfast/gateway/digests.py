@@ -34,8 +34,7 @@ def expected_digest(headers: Mapping[str, str], *also: Digest | None) -> Digest 
         if (header := headers.get(name)) is not None:
             found |= _sha256_of(header)
     if len(found) > 1:
-        msg = "the request expects several digests of the same bytes"
-        raise InvalidError(msg)
+        raise InvalidError("the request expects several digests of the same bytes")
     return next(iter(found), None)
 
 
@@ -45,8 +44,7 @@ def _sha256_of(header: str) -> set[Digest]:
     while at < len(header):
         member = _MEMBER.match(header, at)
         if member is None:
-            msg = "a digest in a header is like sha-256=:BASE64:"
-            raise InvalidError(msg)
+            raise InvalidError("a digest in a header is like sha-256=:BASE64:")
         at = member.end()
         if member[1] == "sha-256":
             found.add(_decoded(member[2]))
@@ -59,6 +57,5 @@ def _decoded(text: str) -> Digest:
     except binascii.Error as error:
         raise InvalidError("a digest in a header is base64") from error
     if len(raw) != _SHA256_BYTES:
-        msg = "a sha-256 has 32 bytes"
-        raise InvalidError(msg)
+        raise InvalidError("a sha-256 has 32 bytes")
     return Digest(raw.hex())

@@ -13,7 +13,7 @@ from starlette.responses import Response, StreamingResponse
 from holdfast.client.snapshots.wait import RecordT, wait_ended
 from holdfast.errors import HoldfastError
 from holdfast.gateway.access import STILL_MAY
-from holdfast.gateway.content import SlowReaderError
+from holdfast.gateway.content import Readers, SlowReaderError
 from holdfast.gateway.problems import HttpError, problem_body
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from starlette.types import Message, Send
 
     from holdfast.client import Client
-    from holdfast.gateway.content import Readers
     from holdfast.protocol.snapshots import SnapshotProgress
 
 EVENT_STREAM: Final = "text/event-stream"

@@ -11,17 +11,15 @@ import structlog
 from holdfast.domain.sigv4 import without_link
 from holdfast.errors import RateLimitedError
 from holdfast.gateway.guard import WAIT_TAKEN
-from holdfast.gateway.limits import LEAVE
+from holdfast.gateway.limits import LEAVE, RequestLimits
 from holdfast.gateway.problems import problem
 from holdfast.gateway.route import ROUTE
-from holdfast.tracing import TRACE, TraceStep
+from holdfast.tracing import TRACE, Tracer, TraceSpan, TraceStep
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from holdfast.gateway.limits import RequestLimits
     from holdfast.gateway.meters import Meters
-    from holdfast.tracing import Tracer, TraceSpan
 
 log = structlog.get_logger(__name__)
 

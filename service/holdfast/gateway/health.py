@@ -6,13 +6,12 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Final
 
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, Response
 
 from holdfast.gateway.route import HttpAnswer, HttpRoute
 
 if TYPE_CHECKING:
     from starlette.requests import Request
-    from starlette.responses import Response
 
     from holdfast.client import Client
 

@@ -30,8 +30,7 @@ class RequestLimits:
     def enter(self, address: str, now: float) -> None:
         """A request of ``address`` begins, at ``now`` seconds. Raises RateLimitedError."""
         if self.in_flight >= self._max_requests:
-            msg = "this gateway is at its limit of requests"
-            raise RateLimitedError(msg)
+            raise RateLimitedError("this gateway is at its limit of requests")
         if self._per_second is not None:
             self._take(_network(address), now, self._per_second)
         self.in_flight += 1
@@ -47,8 +46,7 @@ class RequestLimits:
             del self._left[next(iter(self._left))]
         self._left[network] = (max(left - 1, 0.0) if left >= 1 else left, now)
         if left < 1:
-            msg = "too many requests come from this address"
-            raise RateLimitedError(msg)
+            raise RateLimitedError("too many requests come from this address")
 
 
 def _network(address: str) -> str:

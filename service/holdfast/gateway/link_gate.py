@@ -100,8 +100,7 @@ class LinkGate:
 
     def _verified(self, scope: Scope) -> Signed:
         if self._public is None or self._keys is None:
-            msg = "this gateway takes no links"
-            raise ForbiddenError(msg)
+            raise ForbiddenError("this gateway takes no links")
         now = self._clock()
         target = LinkTarget(
             method=scope["method"],
@@ -117,8 +116,7 @@ class LinkGate:
         _, _, key, *_ = [*path.split("/"), "", ""]
         record = await self._client.snapshots.get(unquote(key))
         if record.digest != digest:
-            msg = "the snapshot is not the one that the link was made for"
-            raise NotFoundError(msg)
+            raise NotFoundError("the snapshot is not the one that the link was made for")
 
 
 def _path(scope: Scope) -> str:

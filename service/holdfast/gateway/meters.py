@@ -8,18 +8,24 @@ from __future__ import annotations
 from collections import Counter as Counted
 from typing import TYPE_CHECKING, Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Metric,
+    generate_latest,
+)
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 from starlette.responses import Response
 
 from holdfast.errors import HoldfastError
-from holdfast.gateway.route import ROUTE, HttpAnswer, HttpRoute
+from holdfast.gateway.route import ROUTE, HttpAnswer, HttpRoute, reading
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from prometheus_client import Metric
     from starlette.requests import Request
     from starlette.types import Scope
 
@@ -87,10 +93,8 @@ def metric_route(client: Client, meters: Meters) -> HttpRoute:
         body = generate_latest(meters.registry) + generate_latest(pool)
         return Response(body, media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    return HttpRoute(
-        method="GET",
+    return reading(
         path="/metrics",
-        verb="read",
         summary="Metrics for Prometheus.",
         handle=metrics,
         answers={200: HttpAnswer(about="They.", media_type="text/plain")},

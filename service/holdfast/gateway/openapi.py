@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, get_args
 import msgspec
 from starlette.responses import Response
 
-from holdfast.gateway.route import BYTES, EVENTS, HttpAnswer, HttpRoute
+from holdfast.gateway.route import BYTES, EVENTS, HttpAnswer, HttpRoute, Parameter
 from holdfast.protocol.message import WireDigest, WireKey, WireName
 from holdfast.protocol.problem import Problem
 from holdfast.protocol.snapshots import WireRestore
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
-    from holdfast.gateway.route import Parameter
 
 type JsonObject = dict[str, Any]
 

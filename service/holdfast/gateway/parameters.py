@@ -31,6 +31,9 @@ IF_MODIFIED_SINCE: Final = Parameter(name="If-Modified-Since", about="Only if ch
 IF_UNMODIFIED_SINCE: Final = Parameter(
     name="If-Unmodified-Since", about="Only if not changed later."
 )
+CONTENT_HEADERS: Final = (RANGE, IF_RANGE, IF_MATCH, IF_NONE_MATCH)
+"""The headers that a read of bytes takes."""
+
 LIMIT: Final = Parameter(name="limit", about="Rows of a page.", kind=WireLimit)
 CURSOR: Final = Parameter(name="cursor", about="End of a page: opaque.")
 
@@ -51,8 +54,7 @@ def given(request: Request, *parameters: Parameter) -> dict[str, Any]:
             found[parameter.name] = texts
             continue
         if len(texts) > 1:
-            msg = f"{parameter.name} is given once"
-            raise InvalidError(msg)
+            raise InvalidError(f"{parameter.name} is given once")
         found[parameter.name] = converted(parameter, texts[0])
     return found
 
@@ -63,8 +65,7 @@ def labels_of(texts: Iterable[str]) -> dict[str, str]:
     for text in texts:
         key, equals, value = text.partition("=")
         if not equals or key in labels:
-            msg = "a label is key=value, each key once"
-            raise InvalidError(msg)
+            raise InvalidError("a label is key=value, each key once")
         labels[key] = value
     return labels
 

@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 from starlette.responses import Response
 
-from holdfast.errors import ERRORS, InvalidError
-from holdfast.protocol.problem import problem_of
+from holdfast.errors import ERRORS, HoldfastError, InvalidError
+from holdfast.protocol.problem import Problem, problem_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from holdfast.errors import HoldfastError
-    from holdfast.protocol.problem import Problem
 
 PROBLEM_TYPE: Final = "application/problem+json"
 RETRY_SECONDS: Final = {429: 1, 503: 5, 504: 5}

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from starlette.requests import Request
     from starlette.responses import Response
 
@@ -95,3 +94,7 @@ class HttpRoute:
     def is_page(self) -> bool:
         """Whether people look at it."""
         return self.show_failure is not None
+
+
+reading: Final = partial(HttpRoute, method="GET", verb="read")
+"""A route that is read from."""

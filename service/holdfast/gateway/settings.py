@@ -125,19 +125,19 @@ def load_settings(
     for name in GatewaySettings.__struct_fields__:
         value, source = flags.get(name), f"--{name.replace('_', '-')}"
         if value is None:
-            value, source = environ.get(variable_of(name)) or None, f"${variable_of(name)}"
+            variable = setting_variable(name)
+            value, source = environ.get(variable) or None, f"${variable}"
         if value is not None:
             values[name] = _checked(name, value, source)
     settings = GatewaySettings(**values)
     if (settings.tls_cert is None) != (settings.tls_key is None):
-        msg = "a certificate and its key go together: set tls_cert and tls_key"
-        raise InvalidError(msg)
+        raise InvalidError("a certificate and its key go together: set tls_cert and tls_key")
     if settings.address[1] > _MAX_PORT:
         raise InvalidError(f"listen: a port is at most {_MAX_PORT}")
     return settings
 
 
-def variable_of(name: str) -> str:
+def setting_variable(name: str) -> str:
     """The environment variable that sets ``name``; workers have some of them, too."""
     if name in SHARED:
         return f"{VARIABLE_PREFIX}{name.upper()}"

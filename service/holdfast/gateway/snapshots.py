@@ -12,20 +12,19 @@ from holdfast.gateway.access import check_also
 from holdfast.gateway.conditions import Representation, etag_of
 from holdfast.gateway.content import IMMUTABLE, ContentRoutes, HttpContent, content_answer
 from holdfast.gateway.events import progress_answer
-from holdfast.gateway.parameters import (
-    CURSOR,
-    IF_MATCH,
-    IF_NONE_MATCH,
-    IF_RANGE,
-    LIMIT,
-    RANGE,
-    given,
-    labels_of,
-)
+from holdfast.gateway.parameters import CONTENT_HEADERS, CURSOR, LIMIT, given, labels_of
 from holdfast.gateway.paths import path_bytes
 from holdfast.gateway.problems import json_answer
-from holdfast.gateway.route import ABSENT, CONTENT, EVENTS, HttpAnswer, HttpRoute, Parameter
-from holdfast.gateway.sources import SMALL_BYTES, archive_source, file_source
+from holdfast.gateway.route import (
+    ABSENT,
+    CONTENT,
+    EVENTS,
+    HttpAnswer,
+    HttpRoute,
+    Parameter,
+    reading,
+)
+from holdfast.gateway.sources import SMALL_BYTES, ByteSource, archive_source, file_source
 from holdfast.protocol.files import (
     DIFF_SNAPSHOTS,
     LIST_FILES,
@@ -49,7 +48,6 @@ from holdfast.protocol.snapshots import (
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-    from holdfast.gateway.sources import ByteSource
 
 _ALL: Final = "/snapshots"
 _ONE: Final = "/snapshots/{key}"
@@ -150,8 +148,7 @@ class SnapshotRoutes(ContentRoutes):
     async def delete(self, request: Request) -> Response:
         """``DELETE /snapshots/{key}``: 204, or 404 where it was not there."""
         if not await self._client.snapshots.delete(_key_of(request)):
-            msg = "there is no such snapshot"
-            raise NotFoundError(msg)
+            raise NotFoundError("there is no such snapshot")
         return Response(status_code=204)
 
     async def _answer(
@@ -175,8 +172,7 @@ class SnapshotRoutes(ContentRoutes):
         """The record of a snapshot that can be read. Raises ConflictError of another."""
         record = await self._client.snapshots.get(key)
         if record.state != "ok" or record.digest is None:
-            msg = f"the snapshot is {record.state}: it cannot be read"
-            raise ConflictError(msg)
+            raise ConflictError(f"the snapshot is {record.state}: it cannot be read")
         return record
 
     def routes(self) -> tuple[HttpRoute, ...]:
@@ -218,7 +214,6 @@ def _decoded(body: bytes, kind: type[MessageT], **known: Any) -> MessageT:
 
 _UNREADABLE: Final = HttpAnswer(about="It is pending or failed.")
 _CONTENT: Final = {**CONTENT, 409: _UNREADABLE}
-_CONTENT_HEADERS: Final = (RANGE, IF_RANGE, IF_MATCH, IF_NONE_MATCH)
 
 
 def _scope_of_apps(request: Request) -> str:
@@ -235,28 +230,22 @@ def _scopes_of_diff(request: Request) -> tuple[str, ...]:
 
 def _listing(of: SnapshotRoutes) -> tuple[HttpRoute, ...]:
     return (
-        HttpRoute(
-            method="GET",
+        reading(
             path=_ALL,
-            verb="read",
             summary="A page of snapshots, newest first.",
             handle=of.page,
             scope=_scope_of_apps,
             query=(_APP, _LABEL, _STATE, _SINCE, _UNTIL, LIMIT, CURSOR),
             answers={200: HttpAnswer(about="A page.", message=SnapshotPage)},
         ),
-        HttpRoute(
-            method="GET",
+        reading(
             path=_ONE,
-            verb="read",
             summary="The record of a snapshot.",
             handle=of.record,
             answers={200: HttpAnswer(about="It.", message=SnapshotRecord), 404: ABSENT},
         ),
-        HttpRoute(
-            method="GET",
+        reading(
             path=f"{_ONE}/files",
-            verb="read",
             summary="A page of what a snapshot holds.",
             handle=of.files,
             query=(_PATH, LIMIT, CURSOR),
@@ -266,10 +255,8 @@ def _listing(of: SnapshotRoutes) -> tuple[HttpRoute, ...]:
                 409: _UNREADABLE,
             },
         ),
-        HttpRoute(
-            method="GET",
+        reading(
             path=f"{_ONE}/diff",
-            verb="read",
             summary="A page of what changed since another snapshot.",
             handle=of.diff,
             scope=_scopes_of_diff,
@@ -285,22 +272,18 @@ def _listing(of: SnapshotRoutes) -> tuple[HttpRoute, ...]:
 
 def _reading(of: SnapshotRoutes) -> tuple[HttpRoute, ...]:
     return (
-        HttpRoute(
-            method="GET",
+        reading(
             path=f"{_ONE}/files/{{path:any}}",
-            verb="read",
             summary="Read a file of a snapshot.",
             handle=of.file,
-            headers=_CONTENT_HEADERS,
+            headers=CONTENT_HEADERS,
             answers=_CONTENT,
         ),
-        HttpRoute(
-            method="GET",
+        reading(
             path=f"{_ONE}/archive",
-            verb="read",
             summary="Read a snapshot as a .tar.zst.",
             handle=of.archive,
-            headers=_CONTENT_HEADERS,
+            headers=CONTENT_HEADERS,
             answers=_CONTENT,
         ),
     )
@@ -324,10 +307,8 @@ def _working(of: SnapshotRoutes) -> tuple[HttpRoute, ...]:
                 413: HttpAnswer(about="The request is too large."),
             },
         ),
-        HttpRoute(
-            method="GET",
+        reading(
             path=f"{_ONE}/events",
-            verb="read",
             summary="A snapshot's progress, as it happens.",
             handle=of.events,
             answers={200: progress, 404: ABSENT},
@@ -347,18 +328,14 @@ def _working(of: SnapshotRoutes) -> tuple[HttpRoute, ...]:
                 413: HttpAnswer(about="The request is too large."),
             },
         ),
-        HttpRoute(
-            method="GET",
+        reading(
             path=_RESTORE,
-            verb="read",
             summary="The record of a restore.",
             handle=of.restore_record,
             answers={200: HttpAnswer(about="It.", message=RestoreRecord), 404: ABSENT},
         ),
-        HttpRoute(
-            method="GET",
+        reading(
             path=f"{_RESTORE}/events",
-            verb="read",
             summary="A restore's progress, as it happens.",
             handle=of.restore_events,
             answers={200: progress, 404: ABSENT},

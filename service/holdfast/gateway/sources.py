@@ -19,7 +19,7 @@ from holdfast.client.download import stream_blob, though_deleted
 from holdfast.client.windows import HeadT
 from holdfast.domain.limits import KIB, MIB, WINDOW_BYTES
 from holdfast.errors import CorruptError
-from holdfast.protocol.blobs import GET_BLOB, GetBlob
+from holdfast.protocol.blobs import GET_BLOB, ContentHead, GetBlob
 from holdfast.protocol.files import EXPORT_SNAPSHOT, READ_FILE, ExportSnapshot, ReadFile
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from holdfast.client import Client
     from holdfast.client.budget import ByteBudget
     from holdfast.gateway.ranges import ByteRange
-    from holdfast.protocol.blobs import ContentHead
     from holdfast.protocol.operation import Operation
 
 SMALL_BYTES: Final = 128 * KIB
@@ -131,8 +130,7 @@ async def read_span(
             if is_stream:
                 memory.give_back(source.stream_memory_bytes)
         if at != before + length:
-            msg = f"{at - before} of {length} bytes came"
-            raise CorruptError(msg)
+            raise CorruptError(f"{at - before} of {length} bytes came")
         size = (
             SMALL_BYTES if waited > _SLOW_SECONDS else min(size * _GROWTH, source.max_stream_bytes)
         )

@@ -17,22 +17,36 @@ from holdfast.client.states.following import ReadLog, followed
 from holdfast.domain.blob_names import check_blob_name
 from holdfast.errors import ConflictError, InvalidError, NotFoundError
 from holdfast.gateway.conditions import Preconditions, Representation, etag_of, precondition_failed
-from holdfast.gateway.content import REVALIDATE, ContentRoutes, HttpContent, content_answer
+from holdfast.gateway.content import (
+    REVALIDATE,
+    ContentRoutes,
+    HttpContent,
+    Readers,
+    content_answer,
+)
 from holdfast.gateway.events import EVENT_STREAM, event, events_answer
 from holdfast.gateway.parameters import (
+    CONTENT_HEADERS,
     CONTENT_TYPE,
     CURSOR,
     IF_MATCH,
     IF_NONE_MATCH,
-    IF_RANGE,
     LIMIT,
-    RANGE,
     converted,
     given,
 )
 from holdfast.gateway.paths import path_text
 from holdfast.gateway.problems import HttpError, json_answer
-from holdfast.gateway.route import ABSENT, BYTES, CONTENT, EVENTS, HttpAnswer, HttpRoute, Parameter
+from holdfast.gateway.route import (
+    ABSENT,
+    BYTES,
+    CONTENT,
+    EVENTS,
+    HttpAnswer,
+    HttpRoute,
+    Parameter,
+    reading,
+)
 from holdfast.gateway.sources import blob_source
 from holdfast.protocol.headers import (
     BLOB_HLC,
@@ -44,9 +58,11 @@ from holdfast.protocol.message import WireDigest
 from holdfast.protocol.states import (
     LIST_SAVES,
     LIST_STATES,
+    ExpectedIndex,
     ForeignHlc,
     ListSaves,
     ListStates,
+    LoadedState,
     LogPage,
     Saved,
     SavePage,
@@ -66,8 +82,6 @@ if TYPE_CHECKING:
     from holdfast.client import Client
     from holdfast.client.states.values import LogCommand
     from holdfast.gateway.bodies import Bodies
-    from holdfast.gateway.content import Readers
-    from holdfast.protocol.states import ExpectedIndex, LoadedState
 
 JSON_TYPE: Final = "application/json"
 MAX_JSON_BYTES: Final = 64 * 1024 * 1024
@@ -130,11 +144,9 @@ class StateRoutes(ContentRoutes):
             saves = ListSaves(name=name, **_only_paging(asked))
             return json_answer(await self._client.requester.ask(LIST_SAVES, saves))
         if asked.keys() & {"limit", "cursor"}:
-            msg = "only lists have pages"
-            raise InvalidError(msg)
+            raise InvalidError("only lists have pages")
         if len(asked) > 1:
-            msg = "a save is asked for by index, time or hash: by one of them"
-            raise InvalidError(msg)
+            raise InvalidError("a save is asked for by index, time or hash: by one of them")
         if "time" in asked:
             asked["time"] = told_time(asked["time"], "time")
         found = await self._client.states.found(name, **asked)
@@ -196,8 +208,7 @@ class StateRoutes(ContentRoutes):
         if "name" in request.path_params:
             return check_blob_name(path_text(request, 1))
         if self._only is None:
-            msg = "no state is configured for this path: name one in it"
-            raise NotFoundError(msg)
+            raise NotFoundError("no state is configured for this path: name one in it")
         return self._only
 
     def scope_below(self, root: str) -> Callable[[Request], str]:
@@ -231,10 +242,8 @@ class StateRoutes(ContentRoutes):
         """See ``HttpRoute``: with a name in the path, and for the one that is configured."""
         named = [*_of_state(self, "/state/{name:any}"), *_of_log(self, "{name:any}")]
         return (
-            HttpRoute(
-                method="GET",
+            reading(
                 path="/states",
-                verb="read",
                 summary="A page of states.",
                 handle=self.names,
                 scope=lambda request: f"/state/{request.query_params.get('prefix', '')}",
@@ -249,8 +258,7 @@ class StateRoutes(ContentRoutes):
 
 def _only_paging(asked: dict[str, Any]) -> dict[str, Any]:
     if asked.keys() - {"limit", "cursor"}:
-        msg = "saves are listed, or one of them is asked for"
-        raise InvalidError(msg)
+        raise InvalidError("saves are listed, or one of them is asked for")
     return asked
 
 
@@ -268,12 +276,10 @@ def _is_json(request: Request) -> bool:
 def _expected_index(conditions: Preconditions) -> ExpectedIndex:
     """The index of the last command that a request insists on. Raises InvalidError, HttpError."""
     if conditions.if_unmodified_since is not None:
-        msg = "a log has no time of change"
-        raise InvalidError(msg)
+        raise InvalidError("a log has no time of change")
     if conditions.if_none_match is not None:
         if not conditions.wants_absent or conditions.if_match is not None:
-            msg = "If-None-Match is * for a log: there must be none yet"
-            raise InvalidError(msg)
+            raise InvalidError("If-None-Match is * for a log: there must be none yet")
         return "none"
     if conditions.if_match is None:
         return "any"
@@ -324,15 +330,13 @@ def _told(command: LogCommand) -> dict[str, Any]:
 
 def _of_state(of: StateRoutes, path: str) -> tuple[HttpRoute, ...]:
     return (
-        HttpRoute(
-            method="GET",
+        reading(
             path=path,
-            verb="read",
             summary="Read a saved state.",
             handle=of.read,
             scope=of.scope_below("/state"),
             query=(_INDEX, _TIME, _HASH, _SAVES, LIMIT, CURSOR),
-            headers=(RANGE, IF_RANGE, IF_MATCH, IF_NONE_MATCH),
+            headers=CONTENT_HEADERS,
             answers={
                 **CONTENT,
                 200: HttpAnswer(about="The state, or a page.", message=SavePage, has_bytes=True),
@@ -361,10 +365,8 @@ def _of_state(of: StateRoutes, path: str) -> tuple[HttpRoute, ...]:
 def _of_log(of: StateRoutes, name: str) -> tuple[HttpRoute, ...]:
     return (
         _appending(of, f"/command/{name}"),
-        HttpRoute(
-            method="GET",
+        reading(
             path=f"/log/{name}",
-            verb="read",
             summary="Read the commands of a log, or follow it.",
             handle=of.log,
             scope=of.scope_below("/log"),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from starlette.responses import Response
@@ -30,7 +31,7 @@ from holdfast.gateway.parameters import (
 )
 from holdfast.gateway.paths import name_url, path_text
 from holdfast.gateway.problems import json_answer
-from holdfast.gateway.route import BYTES, CONTENT, HttpAnswer, HttpRoute, Parameter
+from holdfast.gateway.route import BYTES, CONTENT, HttpAnswer, HttpRoute, Parameter, reading
 from holdfast.gateway.sources import blob_source
 from holdfast.protocol.headers import BLOB_EXPIRES, BLOB_LABELS, BLOB_VERSION
 from holdfast.protocol.message import WireVersion
@@ -47,7 +48,6 @@ from holdfast.protocol.times import parse_time, told_time
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
-    from contextlib import AbstractAsyncContextManager
 
     from starlette.requests import Request
 
@@ -82,8 +82,7 @@ class StoreRoutes(ContentRoutes):
         name = _name_of(request)
         version = await self._expected(request, name)
         if version:
-            msg = "the name is taken"
-            raise ConflictError(msg, version=version)
+            raise ConflictError("the name is taken", version=version)
         return await self._create(request, name, is_conditional=version is not None)
 
     async def replace(self, request: Request) -> Response:
@@ -116,8 +115,7 @@ class StoreRoutes(ContentRoutes):
         if "history" in asked or "versions" in asked:
             return await self._history(name, asked)
         if asked.keys() & {"limit", "cursor"}:
-            msg = "only lists have pages"
-            raise InvalidError(msg)
+            raise InvalidError("only lists have pages")
         stat = await self._client.names.stat(name, version=asked.get("version"))
         return await content_answer(request, self._content(name, stat), self._readers)
 
@@ -125,12 +123,10 @@ class StoreRoutes(ContentRoutes):
         """``GET /store``: of a ``name`` what ``get`` gives, else a page of names."""
         if "name" in request.query_params:
             if request.query_params.keys() & {one.name for one in _LISTING}:
-                msg = "a name is asked for, or a list of names"
-                raise InvalidError(msg)
+                raise InvalidError("a name is asked for, or a list of names")
             return await self.get(request)
         if request.query_params.keys() & {one.name for one in _OF_ONE}:
-            msg = "versions and history are those of a name"
-            raise InvalidError(msg)
+            raise InvalidError("versions and history are those of a name")
         asked = given(request, *_LISTING, *_PAGING)
         labels = labels_of(asked.pop("label", ()))
         page = await self._client.requester.ask(LIST_NAMES, ListNames(labels=labels, **asked))
@@ -163,8 +159,7 @@ class StoreRoutes(ContentRoutes):
 
     async def _history(self, name: str, asked: dict[str, Any]) -> Response:
         if not asked.keys().isdisjoint({"version"}) or {"history", "versions"} <= asked.keys():
-            msg = "history, versions or a version is asked for: one of them"
-            raise InvalidError(msg)
+            raise InvalidError("history, versions or a version is asked for: one of them")
         paging = {key: asked[key] for key in ("limit", "cursor") if key in asked}
         found = await self._client.requester.ask(GET_HISTORY, GetHistory(name=name, **paging))
         return json_answer(found)
@@ -205,8 +200,7 @@ def _name_of(request: Request) -> str:
         return check_blob_name(path_text(request, 1))
     name: str | None = given(request, _NAME).get("name")
     if name is None:
-        msg = "which name? /store/NAME or /store?name="
-        raise InvalidError(msg)
+        raise InvalidError("which name? /store/NAME or /store?name=")
     return check_blob_name(name)
 
 
@@ -258,10 +252,8 @@ def _reading(
     path: str, handle: Handle, query: tuple[Parameter, ...], scope: Callable[[Request], str]
 ) -> HttpRoute:
     page = NamePage | NameHistory
-    return HttpRoute(
-        method="GET",
+    return reading(
         path=path,
-        verb="read",
         summary="Read the blob of a name, or a list.",
         handle=handle,
         scope=scope,
@@ -284,27 +276,20 @@ def _changing(path: str, query: tuple[Parameter, ...], store: StoreRoutes) -> tu
         413: HttpAnswer(about="The bytes are too many."),
         507: HttpAnswer(about="The store is full."),
     }
+    change = partial(HttpRoute, path=path, verb="write", scope=_scope_of_name, query=query)
     return (
-        HttpRoute(
+        change(
             method="POST",
-            path=path,
-            verb="write",
             summary="Store bytes under a new name.",
             handle=store.create,
-            scope=_scope_of_name,
-            query=query,
             headers=_WRITING,
             body=BYTES,
             answers={201: stored, 409: HttpAnswer(about="The name is taken."), **failed},
         ),
-        HttpRoute(
+        change(
             method="PUT",
-            path=path,
-            verb="write",
             summary="Store bytes under a name that there is.",
             handle=store.replace,
-            scope=_scope_of_name,
-            query=query,
             headers=_WRITING,
             body=BYTES,
             answers={
@@ -315,14 +300,10 @@ def _changing(path: str, query: tuple[Parameter, ...], store: StoreRoutes) -> tu
                 **failed,
             },
         ),
-        HttpRoute(
+        change(
             method="DELETE",
-            path=path,
-            verb="write",
             summary="Take the blob from a name.",
             handle=store.delete,
-            scope=_scope_of_name,
-            query=query,
             headers=_CONDITIONS,
             answers={
                 204: HttpAnswer(about="It has none any more."),

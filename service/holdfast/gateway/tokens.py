@@ -73,8 +73,7 @@ def read_tokens(text: bytes) -> tuple[Token, ...]:
         msg = "it is not a file of tokens, as `holdfast token create` writes it"
         raise InvalidError(msg) from None
     if len({token.id for token in tokens}) < len(tokens):
-        msg = "two tokens have the same id"
-        raise InvalidError(msg)
+        raise InvalidError("two tokens have the same id")
     return tuple(tokens)
 
 

@@ -12,12 +12,13 @@ import hashlib
 import hmac
 import re
 import secrets
-from datetime import timedelta
+from datetime import datetime, timedelta
 from email.utils import format_datetime
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import msgspec
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from holdfast.client.opened_upload import OpenedUpload, look
@@ -43,9 +44,6 @@ from holdfast.protocol.names import OPEN_NAME, OpenName
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable
-    from datetime import datetime
-
-    from starlette.requests import Request
 
     from holdfast.client import Client
     from holdfast.gateway.bodies import Bodies
@@ -111,14 +109,14 @@ class TusRoutes:
         notice = UploadNotice(secret=secrets.token_hex(16), metadata=metadata)
         state = await self._open(request, length, _type_in(metadata), notice)
         upload = OpenedUpload(self._client.requester, state)
-        uploaded = None
+        held: OpenedUpload | Uploaded = upload
         if request.headers.get("content-type") == OFFSET_TYPE:
-            uploaded = await self._receive(request, upload, length)
+            held = await self._receive(request, upload, length)
         elif length == 0:
-            uploaded = await upload.end()
+            held = await upload.end()
         headers = {
             "Location": f"{self._base}{_ROOT}/{upload.id}?{_SECRET.name}={notice.secret}",
-            **self._told(state, upload.offset, uploaded),
+            **self._told(state, held),
         }
         return Response(status_code=201, headers=headers)
 
@@ -127,11 +125,10 @@ class TusRoutes:
         state, notice = await self._look(request)
         found = await self._found(state)
         length = found.size if isinstance(found, Uploaded) else state.length
-        offset = found.size if isinstance(found, Uploaded) else found.offset
         headers = {
             "Upload-Length": str(length),
             "Cache-Control": "no-store",
-            **self._told(state, offset, found if isinstance(found, Uploaded) else None),
+            **self._told(state, found),
         }
         if notice.metadata:
             headers["Upload-Metadata"] = notice.metadata
@@ -144,14 +141,11 @@ class TusRoutes:
         wanted = _number(request, _OFFSET.name)
         state, _ = await self._look(request)
         found = await self._found(state)
-        if isinstance(found, Uploaded):
-            if wanted != found.size:
-                raise _elsewhere(found.size)
-            return Response(status_code=204, headers=self._told(state, found.size, found))
         if wanted != found.offset:
             raise _elsewhere(found.offset)
-        uploaded = await self._receive(request, found, state.length or 0)
-        return Response(status_code=204, headers=self._told(state, found.offset, uploaded))
+        if isinstance(found, OpenedUpload):
+            found = await self._receive(request, found, state.length or 0)
+        return Response(status_code=204, headers=self._told(state, found))
 
     async def delete(self, request: Request) -> Response:
         """``DELETE``: give it up; 404 where it has come to its blob."""
@@ -205,7 +199,7 @@ class TusRoutes:
 
     async def _receive(
         self, request: Request, upload: OpenedUpload, length: int
-    ) -> Uploaded | None:
+    ) -> OpenedUpload | Uploaded:
         """Store the body, as far as it comes; the blob where that was the end of it."""
         room = length - upload.offset
         if int(request.headers.get("content-length", 0)) > room:
@@ -219,14 +213,14 @@ class TusRoutes:
                 await upload.send(incoming.blocks())
         if incoming.failure is not None:
             raise incoming.failure
-        return await upload.end() if upload.offset == length else None
+        return await upload.end() if upload.offset == length else upload
 
-    def _told(self, state: UploadState, offset: int, uploaded: Uploaded | None) -> dict[str, str]:
-        headers = {"Upload-Offset": str(offset)}
-        if uploaded is not None:
-            headers["Content-Location"] = f"{self._base}/blobs/{uploaded.digest}"
-            headers["ETag"] = etag_of(uploaded.digest)
-            headers["Repr-Digest"] = repr_digest(uploaded.digest)
+    def _told(self, state: UploadState, held: OpenedUpload | Uploaded) -> dict[str, str]:
+        headers = {"Upload-Offset": str(held.offset)}
+        if isinstance(held, Uploaded):
+            headers["Content-Location"] = f"{self._base}/blobs/{held.digest}"
+            headers["ETag"] = etag_of(held.digest)
+            headers["Repr-Digest"] = repr_digest(held.digest)
         elif state.lease_seconds is not None:
             expires = self._clock() + timedelta(seconds=state.lease_seconds)
             headers["Upload-Expires"] = format_datetime(expires, usegmt=True)
@@ -234,6 +228,7 @@ class TusRoutes:
 
     def routes(self) -> tuple[HttpRoute, ...]:
         """See ``HttpRoute``."""
+        of_one = partial(HttpRoute, path=_ONE, verb="write", query=(_SECRET,))
         return (
             *(_offering(path, _as_tus(self.options)) for path in (_ROOT, _ONE)),
             HttpRoute(
@@ -252,13 +247,10 @@ class TusRoutes:
                     **_FAILURES,
                 },
             ),
-            HttpRoute(
+            of_one(
                 method="HEAD",
-                path=_ONE,
-                verb="write",
                 summary="The bytes held.",
                 handle=_versioned(self.head),
-                query=(_SECRET,),
                 headers=(_RESUMABLE,),
                 answers={
                     200: HttpAnswer(about="So many."),
@@ -266,13 +258,10 @@ class TusRoutes:
                     **_FAILURES,
                 },
             ),
-            HttpRoute(
+            of_one(
                 method="PATCH",
-                path=_ONE,
-                verb="write",
                 summary="Send the bytes from an offset on.",
                 handle=_versioned(self.patch),
-                query=(_SECRET,),
                 headers=(_RESUMABLE, _OFFSET, _CHECKSUM),
                 body=BYTES,
                 answers={
@@ -283,13 +272,10 @@ class TusRoutes:
                     **_FAILURES,
                 },
             ),
-            HttpRoute(
+            of_one(
                 method="DELETE",
-                path=_ONE,
-                verb="write",
                 summary="Give an upload up.",
                 handle=_versioned(self.delete),
-                query=(_SECRET,),
                 headers=(_RESUMABLE,),
                 answers={204: HttpAnswer(about="It is gone."), **_FAILURES},
             ),

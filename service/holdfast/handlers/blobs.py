@@ -57,16 +57,16 @@ from holdfast.protocol.blobs import (
 )
 from holdfast.protocol.problem import problem_of
 from holdfast.protocol.times import as_utc, wire_time
-from holdfast.repository.blobs import BLOBS, Bare
+from holdfast.repository.blobs import BLOBS, Bare, BlobRepository, Content
 from holdfast.stores.ports import BlobInfo, ForeignObject
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
 
-    from holdfast.repository.blobs import BlobRepository, Content
     from holdfast.repository.keepers import Keepers
     from holdfast.repository.names.index.index import NameIndex
-    from holdfast.repository.names.names import Found, NameRepository
+    from holdfast.repository.names.names import NameRepository
+    from holdfast.repository.names.record import VersionRecord
 
 
 _ENTRY_BYTES: Final = 700
@@ -117,8 +117,7 @@ class BlobHandlers:
         """``blob.put_many``: each as ``blob.put``, at the same time. One that fails fails alone."""
         if sum(len(blob.data) for blob in request.blobs) > self._blobs.max_inline_bytes:
             most = self._blobs.max_inline_bytes
-            msg = f"the blobs of one request hold at most {most} bytes together"
-            raise TooLargeError(msg)
+            raise TooLargeError(f"the blobs of one request hold at most {most} bytes together")
         async with asyncio.TaskGroup() as group:
             puts = [
                 group.create_task(self._put_one(blob, number, call))
@@ -208,7 +207,7 @@ class BlobHandlers:
             modified_at=as_utc(found.modified_at),
         )
 
-    async def _stat_kept(self, found: Found, version: int | None) -> BlobInfo:
+    async def _stat_kept(self, found: VersionRecord, version: int | None) -> BlobInfo:
         """The blob that was found under a name, where ``version`` was asked for."""
         digest = found.content.digest
         try:
@@ -216,10 +215,8 @@ class BlobHandlers:
         except NotFoundError as error:
             latest = await self._names.find(found.name, version=version)
             if latest.content.digest == digest:
-                msg = "the blob that the name has is not there"
-                raise CorruptError(msg) from error
-            msg = "the name changed while it was looked up"
-            raise UnavailableError(msg) from error
+                raise CorruptError("the blob that the name has is not there") from error
+            raise UnavailableError("the name changed while it was looked up") from error
 
     async def _stat_reply(self, info: BlobInfo, *, has_names: bool = True) -> BlobStat:
         names: Sequence[str] = ()
@@ -301,26 +298,22 @@ class BlobHandlers:
 def _digest_of(request: GetBlob | StatBlob | DeleteBlob) -> Digest:
     """The digest that is asked for. Raises InvalidError of what goes with a name alone."""
     if request.digest is None:
-        msg = "give the digest of a blob, or a name"
-        raise InvalidError(msg)
+        raise InvalidError("give the digest of a blob, or a name")
     if isinstance(request, DeleteBlob):
         of_name = request.if_version, request.if_digest
     else:
         of_name = request.version, None
     if of_name != (None, None):
-        msg = "a version and conditions go with a name, not with a digest"
-        raise InvalidError(msg)
+        raise InvalidError("a version and conditions go with a name, not with a digest")
     return Digest(request.digest)
 
 
 def _check_named(request: GetBlob | StatBlob | DeleteBlob) -> None:
     """Raises InvalidError of what does not go with a name."""
     if request.digest is not None:
-        msg = "give the digest of a blob, or a name, and not both"
-        raise InvalidError(msg)
+        raise InvalidError("give the digest of a blob, or a name, and not both")
     if not isinstance(request, DeleteBlob) and request.space != BLOBS:
-        msg = f"names are of the space {BLOBS} alone"
-        raise InvalidError(msg)
+        raise InvalidError(f"names are of the space {BLOBS} alone")
 
 
 def _bytes_reply(digest: Digest, found: Content) -> BytesReply[BlobHead]:

@@ -13,6 +13,7 @@ from holdfast.protocol.blobs import (
     CollectBlobs,
     CollectedSpace,
     CollectionReply,
+    SpaceName,
 )
 from holdfast.protocol.care import (
     DIAGNOSE,
@@ -36,7 +37,6 @@ from holdfast.repository.care.owners import Grouping
 from holdfast.repository.collector.report import SpaceReport, Tally
 
 if TYPE_CHECKING:
-    from holdfast.protocol.blobs import SpaceName
     from holdfast.repository.care.doctor import Doctor
     from holdfast.repository.care.scrub import Scrub
     from holdfast.repository.care.scrub_record import Lap, ScrubRecord

@@ -39,8 +39,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     def check_inline(self, most_bytes: int, instead: str) -> None:
         """Raises TooLargeError of more than ``most_bytes``, which says to use ``instead``."""
         if memoryview(self.data).nbytes > most_bytes:
-            msg = f"one message carries at most {most_bytes} bytes: use {instead}"
-            raise TooLargeError(msg)
+            raise TooLargeError(f"one message carries at most {most_bytes} bytes: use {instead}")
 
     def has_time(self) -> bool:
         """Whether half of the caller's time is left."""

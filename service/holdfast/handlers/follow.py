@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from itertools import count
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-from msgspec.structs import replace
 
 from holdfast.deadline import first_to_end
 from holdfast.handlers.endpoint import AnyEndpoint, BytesReply, Call, Endpoint, Messages
 from holdfast.handlers.states import lineage_of, log_entry, wire_lineage
-from holdfast.protocol.states import ENTRIES_TYPE, FOLLOW_LOG, FollowHead, FollowLog
+from holdfast.protocol.states import ENTRIES_TYPE, FOLLOW_LOG, FollowEnd, FollowHead, FollowLog
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
 
-    from holdfast.protocol.states import FollowEnd
     from holdfast.repository.states.groups import LoggedCommand
     from holdfast.repository.states.replays import Following, Replays
 
@@ -72,18 +69,17 @@ class FollowHandlers:
             request.name, request.from_index, lineage=lineage
         ) as following:
 
-            def told(entries: Sequence[LoggedCommand]) -> BytesReply[FollowHead]:
+            def told(entries: Sequence[LoggedCommand], **more: Any) -> BytesReply[FollowHead]:
                 head = FollowHead(
                     part=next(numbers),
                     next_index=following.next_index,
                     lineage=wire_lineage(following.lineage),
+                    **more,
                 )
                 body = msgspec.json.encode([log_entry(entry) for entry in entries])
                 return BytesReply(head=head, data=body)
 
-            first = told(())
-            head = replace(first.head, heartbeat=self._heartbeat_seconds, lease=self._lease_seconds)
-            yield dataclasses.replace(first, head=head)
+            yield told((), heartbeat=self._heartbeat_seconds, lease=self._lease_seconds)
             credit, room = request.credit, MAX_TOLD_BYTES
             while (end := self._why_over(until, credit, room)) is None:
                 seconds = min(self._heartbeat_seconds, max(until - self._monotonic(), 0))
@@ -92,8 +88,7 @@ class FollowHandlers:
                 credit -= len(entries)
                 room -= len(memoryview(message.data))
                 yield message
-            last = told(())
-            yield dataclasses.replace(last, head=replace(last.head, end=end))
+            yield told((), end=end)
 
     async def _next(self, following: Following, seconds: float) -> Sequence[LoggedCommand]:
         """Further commands; none once ``seconds`` are over, or this worker is about to stop."""

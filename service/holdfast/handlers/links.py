@@ -103,12 +103,10 @@ class LinkHandlers:
     async def link_blob(self, request: LinkBlob, call: Call) -> LinkMade:
         """``blob.link``."""
         if (request.digest is None) == (request.name is None):
-            msg = "give the digest of a blob, or a name"
-            raise InvalidError(msg)
+            raise InvalidError("give the digest of a blob, or a name")
         of_name = request.version is not None, request.latest
         if any(of_name) and (request.digest is not None or request.method == "PUT" or all(of_name)):
-            msg = "a version, or else the latest, is of a name that is read"
-            raise InvalidError(msg)
+            raise InvalidError("a version, or else the latest, is of a name that is read")
         if request.digest is not None:
             if request.method == "GET":
                 await self._blobs.stat(Digest(request.digest))

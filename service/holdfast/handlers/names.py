@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from holdfast.domain.blob_names import Conditions, Said, unquote_labels, unquote_text
+from holdfast.domain.blob_names import Conditions, Said, Verb, unquote_labels, unquote_text
 from holdfast.domain.digest import Digest
 from holdfast.errors import InvalidError
 from holdfast.handlers.endpoint import AnyEndpoint, Call, Endpoint
@@ -42,15 +42,13 @@ from holdfast.protocol.names import (
     SetRules,
 )
 from holdfast.protocol.times import as_utc, told_time
-from holdfast.repository.names.index.listing import make_listing
+from holdfast.repository.names.index.listing import NamesPage, make_listing
 from holdfast.repository.names.rules import Rule
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from holdfast.domain.blob_names import Verb
     from holdfast.repository.names.index.index import NameIndex
-    from holdfast.repository.names.index.listing import NamesPage
     from holdfast.repository.names.index.rows import IndexedName
     from holdfast.repository.names.names import NameRepository
     from holdfast.repository.names.record import Transition, VersionRecord
@@ -233,8 +231,7 @@ def _version_before(cursor: str | None) -> int | None:
     if cursor is None:
         return None
     if _VERSION.fullmatch(cursor) is None:
-        msg = "not a cursor of a history"
-        raise InvalidError(msg)
+        raise InvalidError("not a cursor of a history")
     return int(cursor)
 
 

@@ -58,5 +58,4 @@ def text_of(cursor: str) -> str:
     try:
         return urlsafe_b64decode(f"{cursor}==").decode()
     except ValueError as error:
-        msg = "not a cursor of such a page"
-        raise InvalidError(msg) from error
+        raise InvalidError("not a cursor of such a page") from error

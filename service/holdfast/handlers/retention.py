@@ -66,8 +66,7 @@ class RetentionHandlers:
         """``snapshot.prune``."""
         keep = _retention(request.keep)
         if keep is not None and keep.keeps_all:
-            msg = "say what to keep, or leave `keep` out to go by the policy"
-            raise InvalidError(msg)
+            raise InvalidError("say what to keep, or leave `keep` out to go by the policy")
         await self._snapshots.claim(call.op_id, f"pruned:{request.app or ''}")
         apps = await self._apps(request)
         done: list[Pruned] = []
@@ -91,8 +90,7 @@ class RetentionHandlers:
     async def _apps(self, request: PruneSnapshots) -> Sequence[str]:
         if request.app is not None:
             if request.cursor is not None:
-                msg = "a cursor is for a request about all apps"
-                raise InvalidError(msg)
+                raise InvalidError("a cursor is for a request about all apps")
             return [request.app]
         apps = await (self._pruner.apps() if request.keep is None else self._pruner.all_apps())
         if request.cursor is None:
@@ -102,8 +100,7 @@ class RetentionHandlers:
     async def hold(self, request: HoldSnapshot, call: Call) -> SnapshotRecord:
         """``snapshot.hold``."""
         if request.reason and not request.hold:
-            msg = "a reason is for a hold"
-            raise InvalidError(msg)
+            raise InvalidError("a reason is for a hold")
         key = SnapshotKey.parse(request.key)
         await self._snapshots.claim(call.op_id, f"held:{key}")
         reason = request.reason if request.hold else None

@@ -84,8 +84,7 @@ def _readable(reply: ReplyT) -> ReplyT:
         written = msgspec.msgpack.encode(reply)
         return msgspec.msgpack.decode(written, type=type(reply))
     except (msgspec.MsgspecError, OverflowError, UnicodeError) as error:
-        msg = "the record is damaged: it cannot be shown"
-        raise CorruptError(msg) from error
+        raise CorruptError("the record is damaged: it cannot be shown") from error
 
 
 def restore_reply(record: StoredRestore) -> RestoreRecord:

@@ -71,17 +71,15 @@ from holdfast.protocol.snapshots import (
 from holdfast.protocol.times import parse_time
 from holdfast.repository.snapshots.content import MAX_WAIT_SECONDS
 from holdfast.repository.snapshots.cursors import cursor_after_entry
-from holdfast.repository.snapshots.listing import Wanted, cursor_after
-from holdfast.repository.snapshots.restores import RestoreRequest
+from holdfast.repository.snapshots.listing import SnapshotListing, Wanted, cursor_after
+from holdfast.repository.snapshots.restores import RestoreRequest, Restores
 
 if TYPE_CHECKING:
     from holdfast.repository.blobs import Content
     from holdfast.repository.snapshots.archives import Archives
-    from holdfast.repository.snapshots.listing import SnapshotListing
     from holdfast.repository.snapshots.making import SnapshotLedger
     from holdfast.repository.snapshots.placement import Placement
     from holdfast.repository.snapshots.reads import SnapshotReads
-    from holdfast.repository.snapshots.restores import Restores
 
 MAX_KEY_BYTES: Final = 168
 """Of a snapshot's key in a page, with its quotes and comma."""
@@ -349,6 +347,5 @@ def _floor(text: str | None, name: str) -> str | None:
         return None
     at = parse_time(text)
     if at is None:
-        msg = f"{name} is a time as in RFC 3339"
-        raise InvalidError(msg)
+        raise InvalidError(f"{name} is a time as in RFC 3339")
     return id_floor(at)

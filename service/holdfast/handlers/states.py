@@ -33,6 +33,7 @@ from holdfast.protocol.states import (
     AppendBytes,
     AppendCommands,
     Appended,
+    ExpectedIndex,
     GetLatest,
     GetSave,
     KeptPolicy,
@@ -57,18 +58,14 @@ from holdfast.protocol.states import (
     Trimmed,
 )
 from holdfast.protocol.times import as_utc, told_time
-from holdfast.repository.states.appending import MAX_APPEND_SECONDS
-from holdfast.repository.states.groups import Command
-from holdfast.repository.states.saves import NewSave
+from holdfast.repository.states.appending import MAX_APPEND_SECONDS, Appender
+from holdfast.repository.states.groups import Command, LoggedCommand
+from holdfast.repository.states.saves import Loaded, NewSave, StateSaves
 
 if TYPE_CHECKING:
-    from holdfast.protocol.states import ExpectedIndex
-    from holdfast.repository.states.appending import Appender
-    from holdfast.repository.states.groups import LoggedCommand
     from holdfast.repository.states.op_ids import AppendedRun
     from holdfast.repository.states.record import Lineage, SaveEntry, StateRecord
     from holdfast.repository.states.replays import Replays
-    from holdfast.repository.states.saves import Loaded, StateSaves
     from holdfast.repository.states.upkeep import Upkeep
 
 FRESH_SECONDS: Final = 5.0
@@ -171,8 +168,7 @@ class StateHandlers:
         """``snapshot.save``."""
         has_state = not isinstance(request.state, msgspec.UnsetType)
         if has_state == (request.digest is not None):
-            msg = "give a state, or the digest of a blob, and not both"
-            raise InvalidError(msg)
+            raise InvalidError("give a state, or the digest of a blob, and not both")
         data = None
         if not isinstance(request.state, msgspec.UnsetType):
             if request.kind != "json":
@@ -329,15 +325,13 @@ def lineage_of(text: str | None) -> Lineage | None:
 
 def _check_seconds(call: Call) -> None:
     if call.seconds > MAX_APPEND_SECONDS:
-        msg = f"the Timeout of an append is at most {MAX_APPEND_SECONDS:.0f} seconds"
-        raise InvalidError(msg)
+        raise InvalidError(f"the Timeout of an append is at most {MAX_APPEND_SECONDS:.0f} seconds")
 
 
 def _commands(request: AppendCommands) -> list[Command]:
     one = [] if isinstance(request.command, msgspec.UnsetType) else [request.command]
     if bool(one) == bool(request.commands):
-        msg = "give a command, or commands, and not both"
-        raise InvalidError(msg)
+        raise InvalidError("give a command, or commands, and not both")
     return [Command(bytes(command)) for command in one or request.commands]
 
 
@@ -411,6 +405,5 @@ def _number(cursor: str | None) -> int | None:
     if cursor is None:
         return None
     if not cursor.isdigit() or len(cursor) > 16:
-        msg = "not a cursor of saves"
-        raise InvalidError(msg)
+        raise InvalidError("not a cursor of saves")
     return int(cursor)

@@ -94,8 +94,7 @@ class UploadHandlers:
         size = memoryview(call.data).nbytes
         if request.keep:
             if (request.part, request.final, request.tail) != (None, None, None) or size:
-                msg = "Blob-Keep comes alone, and without bytes"
-                raise InvalidError(msg)
+                raise InvalidError("Blob-Keep comes alone, and without bytes")
             return PartStored(offset=await self._uploads.keep(call.target))
         if request.part is None and (request.final is None or request.tail is not None or size):
             msg = "a part is numbered by Blob-Part; the end, without bytes, says Blob-Final"

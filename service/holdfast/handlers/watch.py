@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from contextlib import closing
 from itertools import count
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from weakref import WeakKeyDictionary
 
 import msgspec
-from msgspec.structs import replace
 
 from holdfast.handlers.endpoint import AnyEndpoint, BytesReply, Call, Endpoint, Messages
 from holdfast.protocol.times import as_utc
@@ -100,14 +99,15 @@ class WatchHandlers:
         """A head, then events as they come with heartbeats between them, and an end."""
         numbers = count()
 
-        def head(point: Point) -> WatchHead:
-            return WatchHead(part=next(numbers), position=point.floor, cursor=point.cursor)
+        def told(point: Point, body: bytes = NO_EVENTS, **more: Any) -> BytesReply[WatchHead]:
+            part, position = next(numbers), point.floor
+            head = WatchHead(part=part, position=position, cursor=point.cursor, **more)
+            return BytesReply(head=head, data=body)
 
         told_at = self._monotonic()
         until = told_at + self._lease_seconds
         point, credit = watching.point, request.credit
-        first = replace(head(point), heartbeat=self._heartbeat_seconds, lease=self._lease_seconds)
-        yield BytesReply(head=first, data=NO_EVENTS)
+        yield told(point, heartbeat=self._heartbeat_seconds, lease=self._lease_seconds)
         with closing(watching):
             while True:
                 is_spent = _is_spent(credit, request, point, watching.begun)
@@ -118,7 +118,7 @@ class WatchHandlers:
                 if batch is not None:
                     for part in self._parts_of(batch, request):
                         point, told_at = part.point, self._monotonic()
-                        yield BytesReply(head=head(point), data=part.body)
+                        yield told(point, part.body)
                         credit -= part.told
                         if _is_spent(credit, request, point, watching.begun):
                             break
@@ -126,8 +126,8 @@ class WatchHandlers:
                         point = batch.end
                 if self._monotonic() >= told_at + self._heartbeat_seconds:
                     told_at = self._monotonic()
-                    yield BytesReply(head=head(point), data=NO_EVENTS)
-        yield BytesReply(head=replace(head(point), end=end), data=NO_EVENTS)
+                    yield told(point)
+        yield told(point, end=end)
 
     def _parts_of(self, batch: Batch, request: WatchChanges) -> list[_Part]:
         """The events of ``batch`` for ``request``: written once for all who ask the same."""

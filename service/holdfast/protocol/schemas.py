@@ -54,7 +54,7 @@ def schema_documents() -> dict[str, Schema]:
     return documents
 
 
-def to_json(schema: Schema) -> str:
+def schema_text(schema: Schema) -> str:
     """``schema`` as the text of a file."""
     return json.dumps(schema, indent=2) + "\n"
 

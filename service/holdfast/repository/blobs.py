@@ -316,17 +316,20 @@ class BlobRepository:
             return  # deleted meanwhile
         except CorruptError as error:
             report.damaged.append(CorruptBlob(info.digest, error.code, error.detail))
-            await self._report_damage(info)
+            await report_damage(store, info)
         report.checked += 1
-
-    async def _report_damage(self, info: BlobInfo) -> None:
-        try:
-            await self._store(BLOBS).report_damage(info)
-        except HoldfastError as error:  # the caller is told of the damage all the same
-            log.warning("damage_not_recorded", digest=info.digest, code=error.code)
 
     def _store(self, space: str) -> BlobStore:
         return self._spaces[space]
+
+
+async def report_damage(store: BlobStore, info: BlobInfo) -> bool:
+    """Have a blob put anew, or marked; whether it was put anew. If neither, it is met again."""
+    try:
+        return await store.report_damage(info)
+    except HoldfastError as error:
+        log.warning("damage_not_recorded", digest=info.digest, code=error.code)
+        return False
 
 
 def _groups(

@@ -1,4 +1,4 @@
-"""Child processes that do not outlive this one.
+"""Child processes that do not outlive this one, and their logs.
 
 A killed parent runs no clean-up, so the kernel is asked to (``PR_SET_PDEATHSIG``, Linux). The
 request is made by a shim that then becomes the program, not between fork and exec, where a process
@@ -17,6 +17,10 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
+
+_LOG_TAIL_LINES: Final = 12
+_LOG_TAIL_BYTES: Final = 64 * 1024
 
 # A parent that died before prctl() would never be noticed, hence the comparison. Elsewhere than on
 # Linux there is no such call, and an orphan has to be stopped by hand.
@@ -38,3 +42,15 @@ def dies_with_this_process(command: Sequence[str]) -> list[str]:
     ``create_subprocess_exec`` with ``start_new_session=True``.
     """
     return [sys.executable, "-I", "-S", "-c", _SHIM, str(os.getpid()), *command]
+
+
+def log_tail(log_file: Path, start: int = 0) -> str:
+    """The last lines of a child's log, of those behind its byte ``start``."""
+    try:
+        with log_file.open("rb") as log:
+            size = log.seek(0, os.SEEK_END)
+            log.seek(max(start if start <= size else 0, size - _LOG_TAIL_BYTES))
+            text = log.read().decode("utf-8", "replace")
+    except OSError:
+        return "(no log)"
+    return "\n".join(text.splitlines()[-_LOG_TAIL_LINES:]) or "(nothing was logged)"

@@ -23,13 +23,12 @@ from urllib.parse import urlsplit
 
 from holdfast.domain.store_state import MIN_SERVER, version_text
 from holdfast.errors import ConflictError, InvalidError, UnavailableError
-from holdfast.runtime.child import dies_with_this_process
+from holdfast.runtime.child import dies_with_this_process, log_tail
 
 SERVER_VARIABLE: Final = "HOLDFAST_NATS_SERVER"
 START_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 20.0
 _POLL_SECONDS: Final = 0.02
-_LOG_TAIL_LINES: Final = 12
 _VERSION_RE: Final = re.compile(r"v?(\d+)\.(\d+)\.(\d+)")
 
 _CONFIGURATION: Final = """\
@@ -184,7 +183,7 @@ class EmbeddedServer:
             process.kill()
             process.wait()
             if isinstance(error, (InvalidError, UnavailableError)):
-                raise type(error)(f"{error.detail}\n{_tail(log_file, log_start)}") from error
+                raise type(error)(f"{error.detail}\n{log_tail(log_file, log_start)}") from error
             raise
         return cls(process, lock, log_file, url, monitor)
 
@@ -204,7 +203,7 @@ class EmbeddedServer:
 
     def log_tail(self) -> str:
         """The last lines that the server logged."""
-        return _tail(self.log_file, 0)
+        return log_tail(self.log_file)
 
     def stop(self, *, stop_seconds: float = STOP_SECONDS) -> None:
         """End the server: SIGTERM, then SIGKILL. May be repeated. Blocks until it has ended."""
@@ -286,14 +285,3 @@ def _is_healthy(monitor_url: str) -> bool:
         return False
     finally:
         connection.close()
-
-
-def _tail(log_file: Path, start: int) -> str:
-    try:
-        with log_file.open("rb") as log:
-            size = log.seek(0, os.SEEK_END)
-            log.seek(max(start if start <= size else 0, size - 64 * 1024))
-            text = log.read().decode("utf-8", "replace")
-    except OSError:
-        return "(no log)"
-    return "\n".join(text.splitlines()[-_LOG_TAIL_LINES:]) or "(nothing was logged)"

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -29,17 +29,15 @@ import structlog
 from holdfast.errors import ForbiddenError, HoldfastError, UnavailableError
 from holdfast.protocol.subjects import prefixed
 from holdfast.repository.snapshots.placement import Answers
-from holdfast.transport.inbox import NoRespondersError, raise_for_status
+from holdfast.transport.inbox import Inbox, NoRespondersError, raise_for_status
 
 if TYPE_CHECKING:
     import re
     from collections.abc import Callable
-    from datetime import datetime
 
     from holdfast.repository.snapshots.apps import Apps
     from holdfast.sources import Sources
     from holdfast.transport.connection import Connection
-    from holdfast.transport.inbox import Inbox
     from holdfast.transport.message import Message
 
 WHERE_SUBJECT: Final = "snapshot.where"
@@ -233,8 +231,7 @@ class Peers:
         except NoRespondersError:
             return
         except (ForbiddenError, TimeoutError) as error:
-            msg = "the workers that have apps could not be asked"
-            raise UnavailableError(msg) from error
+            raise UnavailableError("the workers that have apps could not be asked") from error
 
     def _receive(self, message: Message) -> None:
         if self._reply.fullmatch(message.reply) is None:
@@ -309,9 +306,7 @@ class _Said:
         self.heard: set[str] = set()
         self._wants_all = wants_all
         self.from_server: Message | None = None
-        self._yes: str | None = None
-        self._no: set[str] = set()
-        self._unsure: set[str] = set()
+        self._nodes: dict[bool | None, dict[str, None]] = {True: {}, False: {}, None: {}}
 
     def receive(self, message: Message) -> None:
         """Take an answer."""
@@ -331,18 +326,15 @@ class _Said:
         self.heard.add(here.node)
         if here.at and self._clock is not None and len(self.ahead) < MAX_NODES:
             self.ahead[here.node] = here.at - self._clock().timestamp()
-        if here.has:
-            self._yes = self._yes or here.node
-            if not self._wants_all:
-                self.settled.set()
-        else:
-            (self._unsure if here.has is None else self._no).add(here.node)
+        self._nodes[here.has][here.node] = None
+        if here.has and not self._wants_all:
+            self.settled.set()
 
     def answers(self, missed: frozenset[str]) -> Answers:
         """The answers until now, and the nodes ``missed`` that were expected to answer."""
         return Answers(
-            yes=self._yes,
-            no=frozenset(self._no),
-            unsure=frozenset(self._unsure),
+            yes=next(iter(self._nodes[True]), None),
+            no=frozenset(self._nodes[False]),
+            unsure=frozenset(self._nodes[None]),
             missed=missed,
         )

@@ -6,15 +6,13 @@ For ``holdfast up``. Where there is an init system, that does all of this.
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import sys
 import time
-from collections import deque
 from typing import TYPE_CHECKING, Final, Self
 
 from holdfast.errors import UnavailableError
-from holdfast.runtime.child import dies_with_this_process
+from holdfast.runtime.child import dies_with_this_process, log_tail
 from holdfast.transport.backoff import Backoff
 
 if TYPE_CHECKING:
@@ -27,7 +25,6 @@ STEADY_SECONDS: Final = 60.0
 """A worker that has run so long is restarted at once, as if it had never died."""
 
 KILL_GRACE_SECONDS: Final = 5.0
-_LOG_TAIL_LINES: Final = 8
 
 
 class WorkerPool:
@@ -84,7 +81,7 @@ class WorkerPool:
         """Raise UnavailableError, with what it last logged, if a worker has ever died."""
         worker = self._workers[node]
         if worker.deaths:
-            tail = worker.log_tail()
+            tail = log_tail(worker.log_file)
             raise UnavailableError(f"worker {node} ended; {worker.log_file}:\n{tail}")
 
     async def __aenter__(self) -> Self:
@@ -160,10 +157,3 @@ class _Worker:
         if self.watcher is not None:
             self.watcher.cancel()  # it may be waiting to start the next one
             await asyncio.gather(self.watcher, return_exceptions=True)
-
-    def log_tail(self) -> str:
-        with self.log_file.open("rb") as log:
-            log.seek(max(0, os.fstat(log.fileno()).st_size - 64 * 1024))
-            return "\n".join(
-                deque((line.decode("utf-8", "replace").rstrip() for line in log), _LOG_TAIL_LINES)
-            )

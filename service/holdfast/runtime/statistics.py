@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from holdfast.protocol.message import WIRE_VERSION
-from holdfast.protocol.operation import QUEUE_GROUP
+from holdfast.protocol.operation import QUEUE_GROUP, AnyOperation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from holdfast.protocol.operation import AnyOperation
 
 SERVICE_NAME: Final = "holdfast"
 _PING: Final = "io.nats.micro.v1.ping_response"
@@ -74,16 +73,14 @@ class Discovery:
             "description": "Keeps blobs and snapshots for services that speak NATS",
             "endpoints": [
                 {
-                    "name": operation.name,
-                    "subject": subject,
-                    "queue_group": QUEUE_GROUP if operation.queue else "",
+                    **self._endpoint(operation),
                     "metadata": {
                         "wire": str(WIRE_VERSION),
                         "request_schema": operation.schema_id("request"),
                         "reply_schema": operation.schema_id("reply"),
                     },
                 }
-                for operation, subject in self.subjects.items()
+                for operation in self.subjects
             ],
         }
 
@@ -92,18 +89,20 @@ class Discovery:
         return {
             **self._answer(_STATS),
             "started": self.identity.started,
-            "endpoints": [
-                self._endpoint_statistics(operation, subject)
-                for operation, subject in self.subjects.items()
-            ],
+            "endpoints": [self._counted(operation) for operation in self.subjects],
         }
 
-    def _endpoint_statistics(self, operation: AnyOperation, subject: str) -> dict[str, Any]:
-        stats = self.stats[operation]
+    def _endpoint(self, operation: AnyOperation) -> dict[str, Any]:
         return {
             "name": operation.name,
-            "subject": subject,
+            "subject": self.subjects[operation],
             "queue_group": QUEUE_GROUP if operation.queue else "",
+        }
+
+    def _counted(self, operation: AnyOperation) -> dict[str, Any]:
+        stats = self.stats[operation]
+        return {
+            **self._endpoint(operation),
             "num_requests": stats.requests,
             "num_errors": stats.errors,
             "last_error": stats.last_error,

@@ -20,13 +20,12 @@ from holdfast.domain.store_state import (
 )
 from holdfast.errors import HoldfastError, NotFoundError, UnavailableError
 from holdfast.runtime.monitoring import Servers, see_servers, stream_counts
-from holdfast.stores.jetstream.replication import keep_replicas, read_bucket
+from holdfast.stores.jetstream.replication import Kept, keep_replicas, read_bucket
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from holdfast.domain.findings import StreamCount
-    from holdfast.stores.jetstream.replication import Kept
     from holdfast.transport.jetstream import JetStream
 
 READ_SECONDS: Final = 3.0

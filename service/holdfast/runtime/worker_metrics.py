@@ -12,7 +12,7 @@ from prometheus_client.core import (
     SummaryMetricFamily,
 )
 
-from holdfast.repository.states.totals import GROUP_SIZES
+from holdfast.repository.states.totals import GROUP_SIZES, StateTotals
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from holdfast.repository.collector.report import RunTotals
     from holdfast.repository.names.index.follower import IndexState
     from holdfast.repository.snapshots.prune import PruneTotals
-    from holdfast.repository.states.totals import StateTotals
     from holdfast.runtime.statistics import EndpointStats
     from holdfast.runtime.worker import Worker
     from holdfast.transport.connection import Connection

@@ -71,7 +71,7 @@ def check_many(keys: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(keys))
 
 
-def is_below(key: str, prefix: str) -> bool:
+def is_key_below(key: str, prefix: str) -> bool:
     """Whether ``key`` has the tokens of ``prefix`` and more after them."""
     return not prefix or key.startswith(prefix + ".")
 

@@ -26,7 +26,7 @@ from holdfast.stores.keys import (
     check_prefix,
     check_record_key,
     has_prefix,
-    is_below,
+    is_key_below,
 )
 from holdfast.stores.memory_log import NEVER, MemoryBlob, MemoryLog, Reachable
 from holdfast.stores.ports import (
@@ -258,14 +258,9 @@ class MemoryBlobStore(Reachable):
         self._staged.setdefault(staging, {})[part] = bytes(data)
 
     async def _commit(
-        self,
-        staging: str,
-        digest: Digest,
-        size: int,
-        attributes: Attributes,
-        part_size: int,
-        claim: Claiming | None,
+        self, info: BlobInfo, attributes: Attributes, claim: Claiming | None
     ) -> Stored:
+        digest, staging = info.digest, info.generation
         await self._reach()
         while claim is not None and not self._has_intact(digest):
             seen = self._log.revision(digest)
@@ -273,8 +268,7 @@ class MemoryBlobStore(Reachable):
             await self._reach()
             if self._log.revision(digest) == seen:
                 break
-        data = b"" if self._has_intact(digest) else self._joined(staging, digest, size)
-        info = info_of(digest, size, attributes, part_size=part_size, generation=staging)
+        data = b"" if self._has_intact(digest) else self._joined(staging, digest, info.size)
         stored = self._store(info, data, attributes)
         self._staged.pop(staging, None)
         return stored
@@ -318,8 +312,9 @@ class MemoryBlobStore(Reachable):
 
     def _has(self, digest: Digest, *, partial: bool) -> bool:
         blob = self._blobs.get(digest)
-        is_there = blob is not None and not blob.info.damaged and not blob.info.deleted
-        return is_there and (partial or (blob is not None and blob.is_whole))
+        if blob is None or blob.info.damaged or blob.info.deleted:
+            return False
+        return partial or blob.is_whole
 
     def _find(self, digest: Digest, *, partial: bool = False) -> MemoryBlob:
         blob = self._blobs.get(digest)
@@ -353,9 +348,10 @@ class _MemoryStagedBlob:
         likely_new: bool = False,
     ) -> Stored:
         del likely_new  # to look costs nothing
-        return await self._store._commit(
-            self._staging, digest, size, attributes, self._part_size, claim
+        info = info_of(
+            digest, size, attributes, part_size=self._part_size, generation=self._staging
         )
+        return await self._store._commit(info, attributes, claim)
 
     async def discard(self) -> None:
         await self._store.discard_staged(self._staging)
@@ -406,7 +402,7 @@ class MemoryRecordStore(CheckedChanges, Reachable):
         """See `RecordStore.list_keys`. A deleted key is never listed."""
         await self._reach()
         check_prefix(prefix)
-        found = [key for key in sorted(self._entries) if is_below(key, prefix)]
+        found = [key for key in sorted(self._entries) if is_key_below(key, prefix)]
         return [key for key in found if self._live(key) is not None]
 
     async def list_records(self, prefix: str) -> AsyncIterator[Record]:
@@ -428,7 +424,7 @@ class MemoryRecordStore(CheckedChanges, Reachable):
         """See `RecordStore.count`."""
         await self._reach()
         check_prefix(prefix)
-        return sum(is_below(key, prefix) for key in self._entries)
+        return sum(is_key_below(key, prefix) for key in self._entries)
 
     async def changes(self, after: int, *, limit: int = CHANGES_LIMIT) -> Changes:
         """See `RecordStore.changes`. A removal is remembered for ever."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Final, override
 
@@ -22,7 +22,6 @@ from holdfast.tracing import TRACE, Tracer, TraceSpan, TraceStep
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from contextlib import AbstractContextManager
 
     from opentelemetry.context import Context
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 
 from holdfast.errors import InvalidError
 from holdfast.tracing.otel import OtelTracer
@@ -17,7 +17,6 @@ from holdfast.tracing.otel import OtelTracer
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from opentelemetry.sdk.trace.export import SpanExporter
 
 _GROUP: Final = "opentelemetry_traces_exporter"
 

@@ -15,7 +15,6 @@ from tests.repository.collector.explorer import BLOCKED, END, Next, Steps
 from tests.repository.collector.world import Frozen, blob
 
 from holdfast.domain.collection import ClaimState, Standing, may_go, standing
-from holdfast.repository.uploads.living import stagings_of
 from holdfast.repository.uploads.record import (
     LIVE,
     Claim,
@@ -26,6 +25,7 @@ from holdfast.repository.uploads.record import (
     committed,
     taken_over,
 )
+from holdfast.repository.uploads.stagings import stagings_of
 
 if TYPE_CHECKING:
     from holdfast.domain.digest import Digest

@@ -19,7 +19,7 @@ from holdfast.repository.uploads.uploads import UploadService
 from holdfast.stores.memory import MemoryBlobStore, MemoryRecordStore
 
 if TYPE_CHECKING:
-    from holdfast.repository.names.names import Found
+    from holdfast.repository.names.record import VersionRecord
     from holdfast.repository.targets import Named
     from holdfast.stores.ports import BlobStore
     from holdfast.stores.record_ports import RecordStore
@@ -100,7 +100,7 @@ class NamesWorker:
         *_, content = await self.names.read(name, version=version)
         return bytes(content.data)
 
-    async def find(self, name: str, *, version: int | None = None) -> Found:
+    async def find(self, name: str, *, version: int | None = None) -> VersionRecord:
         """See `NameRepository.find`."""
         return await self.names.find(name, version=version)
 

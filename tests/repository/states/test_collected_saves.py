@@ -13,8 +13,8 @@ from tests.repository.states.pool import GatedJournal, StatesPool, StatesWorker
 
 from holdfast.domain.digest import Digest, digest_of
 from holdfast.errors import HoldfastError, NotFoundError
+from holdfast.repository.states.keeping import StateRoots
 from holdfast.repository.states.record import STATE
-from holdfast.repository.states.roots import StateRoots
 from holdfast.repository.states.saves import NewSave
 from holdfast.stores.ports import Attributes
 

@@ -11,9 +11,8 @@ from tests.repository.states.pool import MAX_BYTES, StatesPool, code_of
 
 from holdfast.domain.digest import Digest, digest_of
 from holdfast.errors import ConflictError, CorruptError, InvalidError, NotFoundError
-from holdfast.repository.states.keeping import StateKeeper
+from holdfast.repository.states.keeping import StateKeeper, StateRoots
 from holdfast.repository.states.record import STATE
-from holdfast.repository.states.roots import StateRoots
 from holdfast.repository.states.saves import NewSave
 from holdfast.stores.ports import Attributes
 

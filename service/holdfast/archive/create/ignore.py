@@ -12,7 +12,7 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from holdfast.archive.chain import open_quietly
-from holdfast.archive.create.patterns import parse_pattern, shown
+from holdfast.archive.create.patterns import parse_pattern, shown_pattern
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -59,7 +59,9 @@ class Excludes:
 
         One that matches what a later one decides has matched.
         """
-        return [shown(self._texts[number]) for number in sorted(self._unmatched, reverse=True)]
+        return [
+            shown_pattern(self._texts[number]) for number in sorted(self._unmatched, reverse=True)
+        ]
 
     def _note(
         self, first: int, components: Sequence[bytes], is_directory: Callable[[], bool]

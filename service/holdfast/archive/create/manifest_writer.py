@@ -23,8 +23,8 @@ from holdfast.form.manifest import (
     decode_page,
     encode_page,
     encode_stat_page,
-    page_of,
-    pieces,
+    new_page,
+    page_pieces,
 )
 from holdfast.form.root import PageRow, Root, join_root, page_row, root_of, split_root
 
@@ -101,7 +101,7 @@ class ManifestWriter:
             order.popleft()
 
     def _write(self, new: NewPage) -> tuple[PageRow, list[Frame], list[Frame]]:
-        page = page_of(new.entries, new.header_sizes, [_ref(frame) for frame in new.frames])
+        page = new_page(new.entries, new.header_sizes, [_ref(frame) for frame in new.frames])
         row = page_row(page, page_frames=(), stat_frames=(), fingerprint=new.fingerprint)
         encoded, stat = encode_page(page), encode_stat_page(new.stat, page)
         if page.xattrs or page.segments:
@@ -112,7 +112,7 @@ class ManifestWriter:
 
     def _store_page(self, raw: bytes) -> list[Frame]:
         frames = []
-        for piece in pieces(raw):
+        for piece in page_pieces(raw):
             frame = Frame(len(piece))
             frame.digest = hashlib.sha256(piece).digest()
             if not self._pages.has(frame.digest):

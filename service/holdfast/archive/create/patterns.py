@@ -85,17 +85,19 @@ def parse_pattern(text: str | bytes) -> Pattern | None:
     try:
         tokens = list(_tokens(line.removeprefix(b"/")))
     except ValueError:
-        msg = f"the pattern {shown(text)} is malformed: it could never match"
+        msg = f"the pattern {shown_pattern(text)} is malformed: it could never match"
         raise InvalidError(msg) from None
     groups = _groups(tokens)
     if sum(map(len, groups)) > MAX_COMPONENTS:
-        raise InvalidError(f"the pattern {shown(text)} has more than {MAX_COMPONENTS} components")
+        raise InvalidError(
+            f"the pattern {shown_pattern(text)} has more than {MAX_COMPONENTS} components"
+        )
     if is_name:
         groups = ((_component(tokens),),)
     return Pattern(negated, directories_only, is_name, groups)
 
 
-def shown(text: str | bytes) -> str:
+def shown_pattern(text: str | bytes) -> str:
     """A pattern for people, in quotes and not too long."""
     raw = text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape")
     return repr(raw.decode("utf-8", "replace")[:_MAX_SHOWN_CHARS])

@@ -88,7 +88,7 @@ class TreeReader:
         return _OpenFile(fd, scanned, size)
 
     def _symlink(self, scanned: Scanned, warn: Warn) -> Described | None:
-        directory, name = _split(scanned.path)
+        directory, name = os.path.split(scanned.path)
         fd = self._chain.at(directory)
         try:
             target = os.readlink(name, dir_fd=fd)
@@ -166,7 +166,7 @@ class TreeReader:
         )
 
     def _open(self, scanned: Scanned) -> int:
-        directory, name = _split(scanned.path)
+        directory, name = os.path.split(scanned.path)
         dir_fd = self._chain.at(directory)
         if self._user in (0, scanned.uid):
             return open_quietly(name, _OPEN_FILE, dir_fd)
@@ -220,11 +220,6 @@ class _Content:
 
 class _UnfitError(Exception):
     """An entry cannot be archived."""
-
-
-def _split(path: bytes) -> tuple[bytes, bytes]:
-    directory, _, name = path.rpartition(b"/")
-    return directory, name
 
 
 def _xattrs(file: int | bytes, *, follow_symlinks: bool = True) -> _Xattrs:

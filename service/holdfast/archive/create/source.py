@@ -10,8 +10,8 @@ from holdfast.archive.chain import DirectoryChain
 from holdfast.archive.create.ignore import Excludes
 from holdfast.archive.create.read import TreeReader
 from holdfast.archive.create.walk import Walk, WalkOptions
-from holdfast.archive.troubles import Troubles
-from holdfast.errors import ForbiddenError, InvalidError, NotFoundError
+from holdfast.archive.troubles import Troubles, unreadable
+from holdfast.errors import NotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -78,10 +78,7 @@ def _open(root: str | bytes | os.PathLike[str]) -> DirectoryChain:
     try:
         return DirectoryChain(root)
     except OSError as error:
-        reason = os.strerror(error.errno or 0)
-        msg = f"cannot read the directory: {reason}"
+        failure = unreadable(b"", error)
         if error.errno == errno.ENOENT:
-            raise NotFoundError(msg) from error
-        if error.errno in (errno.EACCES, errno.EPERM):
-            raise ForbiddenError(msg) from error
-        raise InvalidError(msg) from error
+            raise NotFoundError(failure.detail) from error
+        raise failure from error

@@ -17,10 +17,11 @@ from holdfast.archive.restore.options import RestoreOptions, check_options, limi
 from holdfast.archive.restore.owners import chosen_privileges, parse_owners
 from holdfast.client.links import make_link
 from holdfast.client.pages import pages, rows
-from holdfast.client.partial_file import opened_target, write_to, write_whole
-from holdfast.client.requests import ATTEMPT_SECONDS
+from holdfast.client.partial_file import SupportsWrite, opened_target, write_to, write_whole
+from holdfast.client.requests import ATTEMPT_SECONDS, Requester
 from holdfast.client.snapshots.content import stream_file
 from holdfast.client.snapshots.paths import (
+    AnyPath,
     asked_path,
     pattern_bytes,
     wire_excludes,
@@ -39,8 +40,11 @@ from holdfast.protocol.files import (
     LIST_FILES,
     VERIFY_SNAPSHOT,
     DiffSnapshots,
+    FileEntry,
     ListFiles,
     ReadFile,
+    SnapshotChange,
+    SnapshotVerified,
     VerifySnapshot,
 )
 from holdfast.protocol.links import LINK_SNAPSHOT, LinkMade, LinkSnapshot
@@ -60,6 +64,7 @@ from holdfast.protocol.snapshots import (
     PurgeSnapshots,
     RestoreRecord,
     RestoreSnapshot,
+    SnapshotPage,
     SnapshotRecord,
 )
 from holdfast.protocol.times import asked_time
@@ -69,15 +74,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
     from datetime import datetime
 
-    from holdfast.client.partial_file import SupportsWrite
-    from holdfast.client.requests import Requester
-    from holdfast.client.snapshots.paths import AnyPath
     from holdfast.client.snapshots.wait import OnProgress
     from holdfast.client.sources import OnBytes, SupportsRead
     from holdfast.form.terms import RestoreMode, SnapshotState
-    from holdfast.protocol.files import FileEntry, SnapshotChange, SnapshotVerified
     from holdfast.protocol.operation import Operation
-    from holdfast.protocol.snapshots import SnapshotPage
 
 _LIST_PAGE: Final = 100
 _FILES_PAGE: Final = 1000
@@ -304,8 +304,7 @@ class Snapshots:
         async with aclosing(newest) as records:
             async for record in records:
                 return record
-        msg = f"app {app} has no snapshot that is ok"
-        raise NotFoundError(msg)
+        raise NotFoundError(f"app {app} has no snapshot that is ok")
 
     async def get(self, key: str) -> SnapshotRecord:
         """The record of a snapshot. Raises NotFoundError."""
@@ -436,12 +435,12 @@ class Snapshots:
         With ``path`` it gives that file of it. At most seven days. Raises NotFoundError,
         ConflictError (it is not ``ok``), and UnavailableError also where no worker has keys.
         """
-        asked = asked_path(path) if path is not None else None
+        text, raw = (None, None) if path is None else asked_path(path)
         request = LinkSnapshot(
             key=key,
             ttl_seconds=ttl_seconds,
-            path=asked.path if asked else None,
-            path_bytes=asked.path_bytes if asked else None,
+            path=text,
+            path_bytes=raw,
             single_use=single_use,
         )
         return await make_link(self._requester, LINK_SNAPSHOT, request)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from holdfast.archive.bridge import BridgedPackStore
-from holdfast.archive.create.create import create_archive
+from holdfast.archive.create.create import Archived, create_archive
 from holdfast.archive.create.source import DirectorySource
 from holdfast.archive.create.walk import WalkOptions
 from holdfast.archive.file_systems import racy_ns
@@ -24,7 +24,7 @@ from holdfast.client.snapshots.lease import PendingSnapshot
 from holdfast.client.snapshots.packs import PackTransport
 from holdfast.client.snapshots.thread import ProgressRelay, in_thread
 from holdfast.client.snapshots.wait import raise_failure
-from holdfast.client.sources import read_block
+from holdfast.client.sources import SupportsRead, read_block
 from holdfast.domain.digest import Digest
 from holdfast.domain.limits import MIB
 from holdfast.domain.names import check_app, check_labels
@@ -36,17 +36,14 @@ from holdfast.errors import (
     UnavailableError,
 )
 from holdfast.protocol.entries import warning_message
-from holdfast.protocol.snapshots import CommitSnapshot
+from holdfast.protocol.snapshots import CommitSnapshot, SnapshotRecord
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from holdfast.archive.create.create import Archived
     from holdfast.archive.ports import EntrySource, Stop
     from holdfast.client.requests import Requester
     from holdfast.client.snapshots.wait import OnProgress
-    from holdfast.client.sources import SupportsRead
-    from holdfast.protocol.snapshots import SnapshotRecord
 
 WINDOW_BYTES: Final = 4 * MIB
 """Packs that are being put at once."""
@@ -112,8 +109,7 @@ def _open_path(path: Path, options: WalkOptions, relay: ProgressRelay, stop: Sto
         with path.open("rb", buffering=0) as file:
             return _unpacked(file, relay, stop)
     except FileNotFoundError as error:
-        msg = f"there is no {path}"
-        raise NotFoundError(msg) from error
+        raise NotFoundError(f"there is no {path}") from error
 
 
 def _unpacked(stream: SupportsRead, relay: ProgressRelay, stop: Stop) -> EntrySource:
@@ -122,8 +118,7 @@ def _unpacked(stream: SupportsRead, relay: ProgressRelay, stop: Stop) -> EntrySo
 
 def _refuse_options(options: WalkOptions) -> None:
     if options != WalkOptions():
-        msg = "a tar is taken as it is: nothing can be excluded or skipped"
-        raise InvalidError(msg)
+        raise InvalidError("a tar is taken as it is: nothing can be excluded or skipped")
 
 
 class _WholeReads:
@@ -168,8 +163,7 @@ async def _upload(
             return record
         missing.update(record.missing)
         parent = None  # what it was built upon has gone: now nothing is taken for granted
-    msg = "packs that were put keep being removed"
-    raise UnavailableError(msg)
+    raise UnavailableError("packs that were put keep being removed")
 
 
 async def _archive(

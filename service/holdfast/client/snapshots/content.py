@@ -9,14 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from holdfast.client.windows import Patience, WindowReader, pieces_of
-from holdfast.protocol.files import READ_FILE
+from holdfast.protocol.files import READ_FILE, ReadFile
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from holdfast.client.requests import Requester
     from holdfast.client.sources import OnBytes
-    from holdfast.protocol.files import ReadFile
 
 _PATIENCE: Final = Patience(head_seconds=10.0, silence_seconds=5.0)
 """A worker may first have to fetch a pack for every message of a window."""

@@ -13,7 +13,6 @@ import asyncio
 from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
-from holdfast.archive.bridge import BridgedPackStore
 from holdfast.archive.read.export import ExportPlan
 from holdfast.archive.read.snapshot import (
     SCATTERED_PACKS_BYTES,
@@ -66,7 +65,7 @@ async def export_here(
     def hand_over(piece: memoryview) -> None:
         asyncio.run_coroutine_threadsafe(pieces.put(piece), loop).result()
 
-    with closing(_store(requester)) as store:
+    with closing(PackTransport(requester).bridged(cache_bytes=CACHE_BYTES)) as store:
 
         def assemble(stop: Stop) -> None:
             plan = ExportPlan(SnapshotReader(store, root, limits=LIMITS), is_ours=is_ours)
@@ -107,7 +106,7 @@ async def export_into(
     """
     loop = asyncio.get_running_loop()
 
-    with closing(_store(requester)) as store:
+    with closing(PackTransport(requester).bridged(cache_bytes=CACHE_BYTES)) as store:
 
         def work(stop: Stop) -> int:
             plan = ExportPlan(SnapshotReader(store, root, limits=LIMITS), is_ours=is_ours)
@@ -122,17 +121,6 @@ async def export_into(
             return done
 
         return await in_thread(work, on_stop=store.close)
-
-
-def _store(requester: Requester) -> BridgedPackStore:
-    transport = PackTransport(requester)
-    return BridgedPackStore(
-        asyncio.get_running_loop(),
-        transport.get,
-        transport.put,
-        get_latest=transport.get_latest,
-        cache_bytes=CACHE_BYTES,
-    )
 
 
 async def _next_piece(

@@ -13,7 +13,9 @@ from holdfast.protocol.snapshots import (
     COMMIT_SNAPSHOT,
     DELETE_SNAPSHOT,
     BeginSnapshot,
+    CommitSnapshot,
     DeleteSnapshot,
+    SnapshotRecord,
 )
 
 if TYPE_CHECKING:
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from holdfast.client.requests import Requester
-    from holdfast.protocol.snapshots import CommitSnapshot, SnapshotRecord
 
 T = TypeVar("T")
 

@@ -7,13 +7,13 @@ that come up while one is being answered travel together.
 from __future__ import annotations
 
 import asyncio
-import itertools
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from holdfast.archive.bridge import BridgedPackStore
+from holdfast.archive.bridge import DEFAULT_WINDOW_BYTES, BridgedPackStore
 from holdfast.client.windows import Patience, WindowReader
-from holdfast.domain.digest import digest_of
+from holdfast.deadline import Gathering
+from holdfast.domain.digest import Digest, digest_of
 from holdfast.domain.kept import KeptBytes, PartialBytes
 from holdfast.domain.limits import KIB, MAX_DIGESTS_PER_HAS, max_inline_bytes
 from holdfast.errors import CorruptError, InvalidError, NotFoundError
@@ -21,11 +21,12 @@ from holdfast.form.packing import PACK_BYTES
 from holdfast.protocol.blobs import GET_BLOB, HAS_BLOBS, PUT_BLOB, GetBlob, HasBlobs, PutBlob
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Coroutine, Sequence
 
     from holdfast.archive.ports import Pack
     from holdfast.client.requests import Requester
-    from holdfast.domain.digest import Digest
+
+    Question = tuple[Digest, asyncio.Future[bool]]
 
 PUT_ATTEMPT_SECONDS: Final = 10.0
 """One pack over a slow line, with the rest of the window before it."""
@@ -53,10 +54,12 @@ class PackTransport:
         self._doubted = doubted
         self._doubts_all = doubts_all
         self._is_partial_met = False
-        self._questions: list[tuple[Digest, asyncio.Future[bool]]] = []
-        self._asking: asyncio.Task[None] | None = None
+        self._questions: list[Question] = []
+        self._gathering = Gathering(self._take, at_once=1)
 
-    def bridged(self, *, window_bytes: int, cache_bytes: int) -> BridgedPackStore:
+    def bridged(
+        self, *, cache_bytes: int, window_bytes: int = DEFAULT_WINDOW_BYTES
+    ) -> BridgedPackStore:
         """These packs for a thread. See ``BridgedPackStore``."""
         return BridgedPackStore(
             asyncio.get_running_loop(),
@@ -129,40 +132,34 @@ class PackTransport:
             attempt_seconds=PUT_ATTEMPT_SECONDS,
         )
         if stored.digest != digest:
-            msg = f"sent {digest}, but {stored.digest} was stored"
-            raise CorruptError(msg)
+            raise CorruptError(f"sent {digest}, but {stored.digest} was stored")
         return stored.created
 
     async def _is_missing(self, digest: Digest) -> bool:
         answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._questions.append((digest, answer))
-        if self._asking is None:
-            self._asking = asyncio.create_task(self._ask())
+        self._gathering.schedule()
         return await answer
 
-    async def _ask(self) -> None:
-        try:
-            while self._questions:
-                questions, self._questions = self._questions, []
-                for batch in itertools.batched(questions, MAX_DIGESTS_PER_HAS):
-                    await self._answer(batch)
-        finally:
-            self._asking = None
+    def _take(self) -> Coroutine[Any, Any, None] | None:
+        questions = self._questions[:MAX_DIGESTS_PER_HAS]
+        del self._questions[:MAX_DIGESTS_PER_HAS]
+        return self._answer(questions) if questions else None
 
-    async def _answer(self, batch: tuple[tuple[Digest, asyncio.Future[bool]], ...]) -> None:
+    async def _answer(self, questions: Sequence[Question]) -> None:
         try:
-            request = HasBlobs(digests=[digest for digest, _ in batch], space="packs")
+            request = HasBlobs(digests=[digest for digest, _ in questions], space="packs")
             missing = frozenset((await self._requester.ask(HAS_BLOBS, request)).missing)
-        except BaseException as error:
-            for _, answer in batch:
-                if not answer.done():
-                    answer.set_exception(error)
-            if not isinstance(error, Exception):
-                raise
-        else:
-            for digest, answer in batch:
+            for digest, answer in questions:
                 if not answer.done():
                     answer.set_result(digest in missing)
+        except Exception as error:  # noqa: BLE001 - raised again where an answer is waited for
+            for _, answer in questions:
+                if not answer.done():
+                    answer.set_exception(error)
+        finally:
+            for _, answer in questions:
+                answer.cancel()  # the loop is ending
 
 
 def _checked(digest: Digest, text: str | None, pieces: list[memoryview]) -> Pack:
@@ -170,6 +167,5 @@ def _checked(digest: Digest, text: str | None, pieces: list[memoryview]) -> Pack
     data = b"".join(pieces)
     kept = None if text is None else KeptBytes.written(text)
     if digest_of(data) != (digest if kept is None else kept.digest):
-        msg = f"the bytes that came are not those of pack {digest}"
-        raise CorruptError(msg)
+        raise CorruptError(f"the bytes that came are not those of pack {digest}")
     return data if kept is None else PartialBytes(data, kept)

@@ -6,12 +6,11 @@ import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from holdfast.errors import InvalidError
-from holdfast.protocol.entries import wire_path
+from holdfast.protocol.entries import ToldPath, wire_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from holdfast.protocol.entries import ToldPath
 
 type AnyPath = str | bytes | os.PathLike[str]
 
@@ -48,8 +47,7 @@ def wire_patterns(patterns: Iterable[str]) -> list[str]:
     try:
         return [pattern.decode() for pattern in pattern_bytes(patterns)]
     except UnicodeDecodeError:
-        msg = "a pattern is UTF-8: name what is not by a wildcard"
-        raise InvalidError(msg) from None
+        raise InvalidError("a pattern is UTF-8: name what is not by a wildcard") from None
 
 
 def _encoded(text: str) -> bytes:

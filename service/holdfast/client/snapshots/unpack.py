@@ -26,7 +26,7 @@ from holdfast.domain.limits import MIB
 from holdfast.domain.names import created_at_of
 from holdfast.errors import InvalidError
 from holdfast.protocol.entries import change_message, warning_message
-from holdfast.protocol.snapshots import RestoreRecord
+from holdfast.protocol.snapshots import RestoreRecord, SnapshotRecord
 
 if TYPE_CHECKING:
     import os
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from holdfast.archive.restore.options import Restored, RestoreOptions
     from holdfast.client.requests import Requester
     from holdfast.client.snapshots.wait import OnProgress
-    from holdfast.protocol.snapshots import SnapshotRecord
 
 CACHE_BYTES: Final = 24 * MIB
 """Packs that were read ahead."""
@@ -76,14 +75,12 @@ def target_path(target: str | os.PathLike[str]) -> Path:
     variable that nobody has set gives, does not stand for this directory.
     """
     if target == "":
-        msg = "the name of the directory to restore to is empty"
-        raise InvalidError(msg)
+        raise InvalidError("the name of the directory to restore to is empty")
     path = Path(target)
     if path.name in ("", ".."):
         path = path.resolve()
     if not path.name:
-        msg = "a snapshot cannot be restored to /: name a directory in it"
-        raise InvalidError(msg)
+        raise InvalidError("a snapshot cannot be restored to /: name a directory in it")
     return path
 
 

@@ -8,6 +8,7 @@ that there is an end.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from holdfast.domain.digest import Digest
@@ -50,8 +51,7 @@ def readable_root(record: SnapshotRecord) -> Digest:
     """The root of a snapshot that can be read. Raises ConflictError when it is not ``ok``."""
     raise_failure(record)
     if record.state != "ok" or record.digest is None:
-        msg = f"snapshot {record.key} is {record.state}: it cannot be read"
-        raise ConflictError(msg)
+        raise ConflictError(f"snapshot {record.key} is {record.state}: it cannot be read")
     return Digest(record.digest)
 
 
@@ -62,16 +62,35 @@ async def wait_ended(
 
     Raises NotFoundError when it was deleted, UnavailableError.
     """
-    watch = _Watch(requester, record, on_progress)
+    ended = asyncio.Event()
+    is_told = False
+
+    def receive(message: Message) -> None:
+        nonlocal is_told
+        progress = codec.decode_reply(message.data, SnapshotProgress)
+        if progress.state != "pending":
+            ended.set()
+        elif on_progress is not None:
+            is_told = True
+            on_progress(progress)
+
+    sid = requester.connection.route(_progress_subject(requester, record), receive)
+    seconds = _FIRST_POLL_SECONDS
     try:
-        watch.polled(record)
-        while record.state == "pending":
-            await watch.wait()
+        while True:
+            # The record tells of progress too, where no message does.
+            if on_progress is not None and (not is_told or record.state != "pending"):
+                on_progress(_progress_of(record))
+            if record.state != "pending":
+                return record
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await ended.wait()
+            ended.clear()
+            seconds = min(seconds * 1.5, _MAX_POLL_SECONDS)
             record = await requester.ask(*_request_for(record))
-            watch.polled(record)
     finally:
-        watch.close()
-    return record
+        requester.connection.unroute(sid)
 
 
 def may_be_repeated(record: SnapshotRecord | RestoreRecord) -> bool:
@@ -87,57 +106,18 @@ def _request_for(
     return GET_SNAPSHOT, GetSnapshot(key=record.key)
 
 
-class _Watch:
-    """Hands progress on, and says when to look at the record."""
+def _progress_subject(requester: Requester, record: SnapshotRecord | RestoreRecord) -> str:
+    made = record.restore if isinstance(record, RestoreRecord) else record.key.partition(":")[2]
+    return requester.full_subject(f"{PROGRESS_SUBJECT}.{made}")
 
-    def __init__(
-        self,
-        requester: Requester,
-        record: SnapshotRecord | RestoreRecord,
-        on_progress: OnProgress | None,
-    ) -> None:
-        self._connection = requester.connection
-        self._on_progress = on_progress
-        self._poll_seconds = _FIRST_POLL_SECONDS
-        self._told = False
-        self._ended = asyncio.Event()
-        self._restore = record.restore if isinstance(record, RestoreRecord) else None
-        made = self._restore or record.key.partition(":")[2]
-        subject = requester.full_subject(f"{PROGRESS_SUBJECT}.{made}")
-        self._sid = self._connection.route(subject, self._receive)
 
-    async def wait(self) -> None:
-        """Until it is time to look at the record."""
-        try:
-            async with asyncio.timeout(self._poll_seconds):
-                await self._ended.wait()
-        except TimeoutError:
-            pass
-        self._ended.clear()
-        self._poll_seconds = min(self._poll_seconds * 1.5, _MAX_POLL_SECONDS)
-
-    def polled(self, record: SnapshotRecord | RestoreRecord) -> None:
-        """The record tells of progress too, where no message does."""
-        if self._on_progress is not None and (not self._told or record.state != "pending"):
-            self._on_progress(
-                SnapshotProgress(
-                    key=record.key,
-                    state=record.state,
-                    phase="",
-                    entries=record.entries,
-                    bytes=record.size,
-                    added=record.added if isinstance(record, SnapshotRecord) else 0,
-                    restore=self._restore,
-                )
-            )
-
-    def close(self) -> None:
-        self._connection.unroute(self._sid)
-
-    def _receive(self, message: Message) -> None:
-        progress = codec.decode_reply(message.data, SnapshotProgress)
-        if progress.state != "pending":
-            self._ended.set()
-        elif self._on_progress is not None:
-            self._told = True
-            self._on_progress(progress)
+def _progress_of(record: SnapshotRecord | RestoreRecord) -> SnapshotProgress:
+    return SnapshotProgress(
+        key=record.key,
+        state=record.state,
+        phase="",
+        entries=record.entries,
+        bytes=record.size,
+        added=record.added if isinstance(record, SnapshotRecord) else 0,
+        restore=record.restore if isinstance(record, RestoreRecord) else None,
+    )

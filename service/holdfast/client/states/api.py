@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, TypeVar
 from holdfast.client.download import stream_blob
 from holdfast.client.partial_file import write_to
 from holdfast.client.states.ahead import Ahead
-from holdfast.client.states.appending import Appends, ToAppend
+from holdfast.client.states.appending import Appends, Fence, ToAppend
 from holdfast.client.states.following import PAGE, ReadLog, followed, log_page, replayed
 from holdfast.client.states.saving import Saves, record_of
-from holdfast.client.states.values import SavedState, positions
-from holdfast.client.states.verify import verified
+from holdfast.client.states.values import LogCommand, LogPosition, SavedState, positions
+from holdfast.client.states.verify import StateVerified, verified
 from holdfast.client.upgrades import UPGRADE_FOR_STATES, NewVerbs
 from holdfast.domain.blob_names import check_blob_name
 from holdfast.domain.canonical import json_of
@@ -33,14 +33,22 @@ from holdfast.protocol.states import (
     STATE_POLICY,
     STATES_FEATURE,
     TRIM_LOG,
+    ExpectedIndex,
     GetSave,
+    KeptPolicy,
     ListSaves,
     ListStates,
+    LoadedState,
+    LogPage,
     RemoveState,
     RepairState,
+    Saved,
     SaveState,
+    StateEntry,
     StatePolicy,
+    StateRepaired,
     TrimLog,
+    Trimmed,
 )
 from holdfast.protocol.times import wire_time
 
@@ -53,19 +61,6 @@ if TYPE_CHECKING:
     from holdfast.client.names import Names
     from holdfast.client.requests import Requester
     from holdfast.client.sources import Source
-    from holdfast.client.states.appending import Fence
-    from holdfast.client.states.values import LogCommand, LogPosition
-    from holdfast.client.states.verify import StateVerified
-    from holdfast.protocol.states import (
-        ExpectedIndex,
-        KeptPolicy,
-        LoadedState,
-        LogPage,
-        Saved,
-        StateEntry,
-        StateRepaired,
-        Trimmed,
-    )
 
 T = TypeVar("T")
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from holdfast.client.states.values import command_of
+from holdfast.client.states.values import LogCommand, command_of
 from holdfast.client.told import carried_on, told
 from holdfast.errors import InternalError, NotFoundError
 from holdfast.protocol.states import (
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
 
     from holdfast.client.requests import Requester
-    from holdfast.client.states.values import LogCommand
     from holdfast.transport.message import Message
 
 PAGE: Final = 1000
@@ -129,6 +128,5 @@ def _commands(message: Message, lineage: str | None) -> list[LogCommand]:
     try:
         entries = msgspec.json.decode(message.data or b"[]", type=list[LogEntry])
     except (msgspec.MsgspecError, ValueError) as error:
-        msg = f"the answer holds no commands: {error}"
-        raise InternalError(msg) from error
+        raise InternalError(f"the answer holds no commands: {error}") from error
     return [command_of(entry, lineage) for entry in entries]

@@ -13,10 +13,10 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from holdfast.client.states.ahead import Ahead
-from holdfast.client.states.api import to_append
+from holdfast.client.states.api import States, to_append
 from holdfast.client.states.appending import Fence, ToAppend
 from holdfast.client.states.following import ReadLog, adopt, followed, log_page, replayed
-from holdfast.client.states.values import LogCommand, positions, value_of
+from holdfast.client.states.values import LogCommand, SavedState, positions, value_of
 from holdfast.domain.blob_names import check_blob_name
 from holdfast.domain.canonical import json_of
 from holdfast.errors import (
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from holdfast.client.requests import Requester
-    from holdfast.client.states.api import States
-    from holdfast.client.states.values import SavedState
     from holdfast.protocol.states import Appended, ExpectedIndex, LoadedState, LogPage, Saved
 
 DEFAULT_SAVE_EVERY: Final = 1000
@@ -261,8 +259,7 @@ class StateMachine:
         """The result of ``apply`` for ``own``. Raises ConflictError if another is there."""
         hlc, result = await self._applied(own.index)
         if hlc != own.hlc:
-            msg = f"it was appended as command {own.index}, which a repair took back"
-            raise ConflictError(msg)
+            raise ConflictError(f"it was appended as command {own.index}, which a repair took back")
         return result
 
     async def _applied(self, index: int) -> tuple[str, Any]:
@@ -332,8 +329,7 @@ class StateMachine:
         if self._failure is not None:
             raise self._failure
         if not self._is_loaded:
-            msg = "the state is not open: use it inside of async with"
-            raise InvalidError(msg)
+            raise InvalidError("the state is not open: use it inside of async with")
 
     # --- loading and following ---
 

@@ -32,8 +32,10 @@ from holdfast.protocol.states import (
     SAVE_STATE,
     GetLatest,
     ListSaves,
+    LoadedState,
     SaveBytes,
     Saved,
+    SaveKind,
     SaveState,
 )
 from holdfast.transport.fresh_ids import new_id
@@ -44,7 +46,6 @@ if TYPE_CHECKING:
     from holdfast.client.names import Names
     from holdfast.client.requests import Requester
     from holdfast.client.sources import Source
-    from holdfast.protocol.states import LoadedState, SaveKind
 
 HOLDERS: Final = ".holdfast/states/"
 """The beginning of the names that hold blobs while they become saves."""
@@ -174,8 +175,7 @@ class Saves:
             request = GetBlob(digest=record.digest)
             data = await read_bytes(self._requester, request, is_kept=True)
         except NotFoundError as error:
-            msg = f"the blob of save {record.number} is not there"
-            raise CorruptError(msg) from error
+            raise CorruptError(f"the blob of save {record.number} is not there") from error
         return data if record.kind == "bytes" else value_of(data)
 
 

@@ -70,8 +70,7 @@ def command_of(entry: LogEntry, lineage: str | None) -> LogCommand:
     command: Any = entry.data
     if command is None:
         if isinstance(entry.command, msgspec.UnsetType):
-            msg = f"the answer has no command {entry.index}"
-            raise InternalError(msg)
+            raise InternalError(f"the answer has no command {entry.index}")
         command = value_of(entry.command)
     return LogCommand(index=entry.index, hlc=entry.hlc, command=command, lineage=lineage)
 
@@ -81,5 +80,4 @@ def value_of(text: Buffer) -> Any:
     try:
         return msgspec.json.decode(text)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        msg = f"the answer is not JSON: {error}"
-        raise InternalError(msg) from error
+        raise InternalError(f"the answer is not JSON: {error}") from error

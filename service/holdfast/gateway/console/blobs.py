@@ -119,21 +119,14 @@ class BlobPages(PageFamily):
         """``POST /console/blobs/{digest}/link``: to get it, or to put it once."""
         form = await self._form(request)
         digest = _digest_of(request)
-        is_upload = form.is_on("upload")
         link = await self._client.link(
             digest,
             count_of(form.text("seconds"), "the duration"),
-            method="PUT" if is_upload else "GET",
+            method="PUT" if form.is_on("upload") else "GET",
             single_use=form.is_on("once"),
         )
-        return self._pages.show_link(
-            request,
-            link,
-            of=digest,
-            back=self._pages.url(f"/blobs/{digest}"),
-            once=form.is_on("once"),
-            is_upload=is_upload,
-        )
+        back = self._pages.url(f"/blobs/{digest}")
+        return self._pages.show_link(request, link, form, of=digest, back=back)
 
     def routes(self) -> tuple[HttpRoute, ...]:
         """See ``HttpRoute``."""

@@ -34,8 +34,7 @@ class CollectionPages(PageFamily):
         form = await self._form(request)
         is_dry = form.text("do") != "collect"
         if not is_dry and not form.is_on("sure"):
-            msg = "tick the box that says that you have read what would go"
-            raise InvalidError(msg)
+            raise InvalidError("tick the box that says that you have read what would go")
         asked = CollectBlobs(dry_run=is_dry)
         report = await ask_long(self._client.requester, COLLECT_BLOBS, asked, _PATIENCE_SECONDS)
         return self._pages.show(request, "collection.html", report=report)

@@ -6,16 +6,14 @@ from typing import TYPE_CHECKING
 
 from starlette.responses import Response
 
-from holdfast.gateway.console.pages import GUARDS
-from holdfast.gateway.console.session import FORM_HEADER, check_form, form_of
+from holdfast.gateway.console.pages import GUARDS, Pages
+from holdfast.gateway.console.session import FORM_HEADER, SentForm, check_form, form_of
 
 if TYPE_CHECKING:
     from starlette.requests import Request
 
     from holdfast.client import Client
     from holdfast.gateway.bodies import Bodies
-    from holdfast.gateway.console.pages import Pages
-    from holdfast.gateway.console.session import SentForm
 
 
 class PageFamily:

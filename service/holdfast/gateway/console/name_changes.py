@@ -17,13 +17,12 @@ from holdfast.gateway.console.asked import (
     time_typed,
 )
 from holdfast.gateway.console.family import PageFamily
-from holdfast.gateway.route import Parameter
+from holdfast.gateway.route import HttpRoute, Parameter
 
 if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from holdfast.gateway.route import HttpRoute
 
 _MOVE: Final = "/names/move"
 _TO: Final = Parameter(name="to", about="The name that is to have the blob.")
@@ -80,8 +79,7 @@ class NameChangePages(PageFamily):
         version = count_of(form.text("version"), "a version")
         stat = await self._client.names.stat(name)
         if stat.version != version:
-            msg = "the name has another blob meanwhile: look at it again"
-            raise ConflictError(msg)
+            raise ConflictError("the name has another blob meanwhile: look at it again")
         async with aclosing(self._client.stream(stat.digest)) as pieces:
             await self._client.names.replace(
                 name,
@@ -123,6 +121,5 @@ def _scopes(request: Request) -> tuple[str, str]:
     """Where the blob comes from, and where it goes. Raises InvalidError."""
     name, digest = text_of(request, NAME), text_of(request, _DIGEST).strip()
     if bool(name) == bool(digest):
-        msg = "a name gets the blob of another name, or one by its digest"
-        raise InvalidError(msg)
+        raise InvalidError("a name gets the blob of another name, or one by its digest")
     return f"/store/{name}" if name else f"/blobs/{digest}", f"/store/{needed(request, _TO)}"

@@ -39,12 +39,10 @@ class NameRulePages(PageFamily):
         form = await self._form(request)
         subject = form.text("kind"), form.raw("text")
         if not form.is_on("sure"):
-            msg = "tick the box that says what may go"
-            raise InvalidError(msg)
+            raise InvalidError("tick the box that says what may go")
         found = await self._client.names.rules()
         if found.revision != count_of(form.text("revision"), "the revision"):
-            msg = "the rules have changed meanwhile: look at them again"
-            raise ConflictError(msg)
+            raise ConflictError("the rules have changed meanwhile: look at them again")
         rules = _others(found.rules, subject)
         if form.text("do") != "remove":
             rules.append(_rule_of(form, subject))

@@ -21,7 +21,7 @@ from holdfast.gateway.console.family import PageFamily
 from holdfast.gateway.console.texts import shown, size_text
 from holdfast.gateway.parameters import media_type_of
 from holdfast.gateway.paths import name_url
-from holdfast.gateway.route import Parameter
+from holdfast.gateway.route import HttpRoute, Parameter
 from holdfast.protocol.names import GET_HISTORY, LIST_NAMES, GetHistory, ListNames
 from holdfast.protocol.times import parse_time
 
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from holdfast.client import Client
     from holdfast.gateway.bodies import Bodies
     from holdfast.gateway.console.pages import Pages
-    from holdfast.gateway.route import HttpRoute
     from holdfast.gateway.store import StoreRoutes
 
 _LISTED: Final = 200
@@ -167,24 +166,16 @@ class NamePages(PageFamily):
         """``POST /console/names/link``: to get what it has, had or will have; or to put it once."""
         form = await self._form(request)
         name, of = check_blob_name(needed(request, NAME)), form.text("of")
-        is_upload = form.is_on("upload")
         is_latest = of == "latest"
         link = await self._client.names.link(
             name,
             count_of(form.text("seconds"), "the duration"),
             version=None if is_latest else count_of(of, "a version") or None,
             latest=is_latest,
-            method="PUT" if is_upload else "GET",
+            method="PUT" if form.is_on("upload") else "GET",
             single_use=form.is_on("once"),
         )
-        return self._pages.show_link(
-            request,
-            link,
-            of=name,
-            back=self._at(name),
-            once=form.is_on("once"),
-            is_upload=is_upload,
-        )
+        return self._pages.show_link(request, link, form, of=name, back=self._at(name))
 
     def _at(self, name: str) -> str:
         return self._pages.url(_ONE, name=name)

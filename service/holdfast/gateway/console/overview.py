@@ -10,17 +10,15 @@ from holdfast.client.pages import rows
 from holdfast.errors import HoldfastError, NotFoundError
 from holdfast.gateway.console.asked import PREFIX, text_of
 from holdfast.gateway.console.family import PageFamily
-from holdfast.gateway.console.growth import MAX_SNAPSHOTS, growth_of
+from holdfast.gateway.console.growth import MAX_SNAPSHOTS, GrowthPlot, growth_of
 from holdfast.gateway.route import HttpAnswer, HttpRoute
-from holdfast.protocol.care import GET_USAGE, GetUsage
+from holdfast.protocol.care import GET_USAGE, GetUsage, UsageReply
 from holdfast.protocol.snapshots import LIST_SNAPSHOTS, ListSnapshots
 
 if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from holdfast.gateway.console.growth import GrowthPlot
-    from holdfast.protocol.care import UsageReply
     from holdfast.protocol.status import StoreStatus
 
 _PATIENCE_SECONDS: Final = 3.0
@@ -71,8 +69,7 @@ class OverviewPages(PageFamily):
     async def unknown(self, request: Request) -> Response:
         """Any path of the console where there is no page. Raises NotFoundError."""
         del request
-        msg = "there is no such page"
-        raise NotFoundError(msg)
+        raise NotFoundError("there is no such page")
 
     async def _status(self) -> tuple[StoreStatus | None, str]:
         """The store's state; or why there is none."""

@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.responses import Response
 
 from holdfast.gateway.console.session import (
+    SentForm,
     form_token,
     is_token,
     new_session,
@@ -147,13 +148,13 @@ class Pages:
         self,
         request: Request,
         link: LinkMade,
+        form: SentForm,
         *,
         of: str | bytes,
         back: str,
-        once: bool,
-        is_upload: bool = False,
     ) -> Response:
-        """The page of a link ``of`` something; ``once``: it can be followed once."""
+        """The page of a link ``of`` something, as ``form`` has asked for it."""
+        once, is_upload = form.is_on("once"), form.is_on("upload")
         return self.show(
             request, "link.html", link=link, of=of, back=back, once=once, is_upload=is_upload
         )

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Final
 from holdfast.errors import InvalidError
 from holdfast.gateway.console.asked import count_of, text_of
 from holdfast.gateway.console.family import PageFamily
-from holdfast.gateway.console.session import is_seal, seal_of, session_of
+from holdfast.gateway.console.session import SentForm, is_seal, seal_of, session_of
 from holdfast.gateway.console.snapshots import scope_of_snapshot
-from holdfast.gateway.route import Parameter
+from holdfast.gateway.route import HttpRoute, Parameter
 from holdfast.gateway.snapshots import check_target
 from holdfast.protocol.snapshots import RESTORE_SNAPSHOT, RestoreSnapshot
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
     from holdfast.form.terms import RestoreMode
-    from holdfast.gateway.console.session import SentForm
-    from holdfast.gateway.route import HttpRoute
 
 _RESTORE: Final = "/snapshots/{key}/restore"
 _CARRIED: Final = (
@@ -100,11 +98,9 @@ def _restore_of(key: str, form: SentForm) -> RestoreSnapshot:
     is_dry = form.text("do") != "restore"
     mode = _MODES.get(form.text("mode"))
     if mode is None:
-        msg = "a restore is new, merge or replace"
-        raise InvalidError(msg)
+        raise InvalidError("a restore is new, merge or replace")
     if not is_dry and not form.is_on("sure"):
-        msg = "tick the box that says that you have read what it would do"
-        raise InvalidError(msg)
+        raise InvalidError("tick the box that says that you have read what it would do")
     return RestoreSnapshot(
         key=key,
         app=form.text("app") or None,

@@ -9,7 +9,7 @@ import msgspec
 from holdfast.gateway.console.asked import APP, count_of, labels_typed, text_of
 from holdfast.gateway.console.family import PageFamily
 from holdfast.gateway.console.snapshots import scope_of_app
-from holdfast.protocol.retention import KeepSnapshots
+from holdfast.protocol.retention import KeepSnapshots, KeptSnapshots, PruneReport, SnapshotPolicy
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from holdfast.gateway.console.session import SentForm
     from holdfast.gateway.route import HttpRoute
-    from holdfast.protocol.retention import KeptSnapshots, PruneReport, SnapshotPolicy
 
 _PLACE: Final = "/retention"
 _COUNTS: Final = ("last", "hourly", "daily", "weekly", "monthly", "yearly")

@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING
 
 from holdfast.gateway.console.family import PageFamily
 from holdfast.gateway.console.session import new_session, open_form_of
-from holdfast.gateway.route import Parameter
+from holdfast.gateway.route import HttpRoute, Parameter
 from holdfast.gateway.tokens import find_token
 
 if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from holdfast.gateway.route import HttpRoute
 
 _THEN = Parameter(name="then", about="The page to go to.")
 

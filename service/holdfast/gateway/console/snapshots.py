@@ -18,14 +18,21 @@ from holdfast.gateway.console.asked import (
 from holdfast.gateway.console.family import PageFamily
 from holdfast.gateway.console.texts import size_text, time_text
 from holdfast.gateway.console.tree import VIEWED_BYTES, is_text, level_of
-from holdfast.gateway.route import Parameter
+from holdfast.gateway.route import HttpRoute, Parameter
 from holdfast.protocol.entries import wire_path
-from holdfast.protocol.files import DIFF_SNAPSHOTS, LIST_FILES, DiffSnapshots, ListFiles
+from holdfast.protocol.files import (
+    DIFF_SNAPSHOTS,
+    LIST_FILES,
+    DiffSnapshots,
+    FileEntry,
+    ListFiles,
+)
 from holdfast.protocol.snapshots import (
     CREATE_SNAPSHOT,
     LIST_SNAPSHOTS,
     CreateSnapshot,
     ListSnapshots,
+    SnapshotRecord,
 )
 
 if TYPE_CHECKING:
@@ -38,10 +45,7 @@ if TYPE_CHECKING:
     from holdfast.form.terms import SnapshotState
     from holdfast.gateway.bodies import Bodies
     from holdfast.gateway.console.pages import Pages
-    from holdfast.gateway.route import HttpRoute
     from holdfast.gateway.snapshots import SnapshotRoutes
-    from holdfast.protocol.files import FileEntry
-    from holdfast.protocol.snapshots import SnapshotRecord
 
 _LISTED: Final = 100
 _CHANGES: Final = 500
@@ -229,9 +233,7 @@ class SnapshotPages(PageFamily):
             if path
             else self._pages.url(f"/snapshots/{key}")
         )
-        return self._pages.show_link(
-            request, link, of=path or key, back=back, once=form.is_on("once")
-        )
+        return self._pages.show_link(request, link, form, of=path or key, back=back)
 
     async def _record(self, request: Request) -> SnapshotRecord:
         return await self._client.snapshots.get(str(request.path_params["key"]))
@@ -254,8 +256,7 @@ class SnapshotPages(PageFamily):
         listing = ListFiles(key=key, path=told.path, path_bytes=told.path_bytes, limit=1)
         page = await self._client.requester.ask(LIST_FILES, listing)
         if not page.entries:
-            msg = "the snapshot has no such file"
-            raise NotFoundError(msg)
+            raise NotFoundError("the snapshot has no such file")
         return page.entries[0]
 
     def routes(self) -> tuple[HttpRoute, ...]:

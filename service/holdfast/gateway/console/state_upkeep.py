@@ -78,8 +78,7 @@ class StateUpkeepPages(PageFamily):
         }
         present = await self._client.states.policy(name)
         if form.text("there") != policy_mark(present):
-            msg = "the policy has changed meanwhile: look at it again"
-            raise ConflictError(msg)
+            raise ConflictError("the policy has changed meanwhile: look at it again")
         changes = {key: value for key, value in typed.items() if value != getattr(present, key)}
         await self._client.states.set_policy(name, **changes)
         return self._back(name)

@@ -13,15 +13,20 @@ from holdfast.gateway.console.asked import CURSOR, NAME, PREFIX, count_of, neede
 from holdfast.gateway.console.family import PageFamily
 from holdfast.gateway.console.state_upkeep import policy_mark
 from holdfast.gateway.console.tree import VIEWED_BYTES, is_text
-from holdfast.gateway.route import Parameter
-from holdfast.protocol.states import LIST_SAVES, LIST_STATES, ListSaves, ListStates
+from holdfast.gateway.route import HttpRoute, Parameter
+from holdfast.protocol.states import (
+    LIST_SAVES,
+    LIST_STATES,
+    ListSaves,
+    ListStates,
+    LogEntry,
+    LogPage,
+)
 
 if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from holdfast.gateway.route import HttpRoute
-    from holdfast.protocol.states import LogEntry, LogPage
 
 SHOWN_CHARS: Final = 2000
 """The part of a command shown."""

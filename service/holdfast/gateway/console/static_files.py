@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Final
 from starlette.responses import Response
 
 from holdfast.errors import NotFoundError
-from holdfast.gateway.console.pages import GUARDS, STATIC
+from holdfast.gateway.console.pages import GUARDS, STATIC, Pages
 from holdfast.gateway.content import IMMUTABLE
 from holdfast.gateway.route import ABSENT, HttpAnswer, HttpRoute, Parameter
 
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-    from holdfast.gateway.console.pages import Pages
 
 _TYPES: Final = {
     ".css": "text/css; charset=utf-8",
@@ -31,8 +30,7 @@ def static_route(pages: Pages) -> HttpRoute:
     async def file(request: Request) -> Response:
         found = files.get(str(request.path_params["file"]))
         if found is None:
-            msg = "there is no such file"
-            raise NotFoundError(msg)
+            raise NotFoundError("there is no such file")
         data, media_type = found
         headers = {**GUARDS, "Cache-Control": IMMUTABLE}
         return Response(data, headers=headers, media_type=media_type)

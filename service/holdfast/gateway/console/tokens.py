@@ -15,13 +15,14 @@ from holdfast.gateway.console.asked import seconds_typed
 from holdfast.gateway.console.family import PageFamily
 from holdfast.gateway.console.texts import shown
 from holdfast.gateway.tokens import (
+    Token,
     find_token,
     new_token,
     read_tokens,
     without,
     write_tokens,
 )
-from holdfast.live_file import change_live_file
+from holdfast.live_file import LiveFile, change_live_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
     from holdfast.gateway.route import HttpRoute
-    from holdfast.gateway.tokens import Token
-    from holdfast.live_file import LiveFile
 
     Change = Callable[[Sequence[Token]], Sequence[Token]]
 
@@ -109,8 +108,7 @@ class TokenPages(PageFamily):
     def _file(self) -> LiveFile[tuple[Token, ...]]:
         """Raises UnavailableError."""
         if self._pages.tokens is None:
-            msg = "this gateway has no file of tokens"
-            raise UnavailableError(msg)
+            raise UnavailableError("this gateway has no file of tokens")
         return self._pages.tokens
 
     def routes(self) -> tuple[HttpRoute, ...]:

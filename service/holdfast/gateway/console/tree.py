@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from holdfast.protocol.entries import wire_path
-from holdfast.protocol.files import LIST_FILES, ListFiles
+from holdfast.protocol.files import LIST_FILES, FileEntry, ListFiles
 
 if TYPE_CHECKING:
     from holdfast.client.requests import Requester
-    from holdfast.protocol.files import FileEntry
 
 VIEWED_BYTES: Final = 64 * 1024
 """The part of a file shown on its page."""

@@ -17,8 +17,8 @@ from holdfast.errors import UnavailableError
 from holdfast.gateway.console.asked import NAME, count_of, needed
 from holdfast.gateway.console.family import PageFamily
 from holdfast.gateway.console.snapshots import scope_of_snapshot
-from holdfast.protocol.blobs import VERIFY_BLOBS, VerifyBlobs
-from holdfast.protocol.files import VERIFY_SNAPSHOT, VerifySnapshot
+from holdfast.protocol.blobs import VERIFY_BLOBS, DamagedBlob, VerifyBlobs
+from holdfast.protocol.files import VERIFY_SNAPSHOT, DamagedPack, VerifySnapshot
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
     from holdfast.gateway.console.session import SentForm
     from holdfast.gateway.route import HttpRoute
-    from holdfast.protocol.blobs import DamagedBlob
-    from holdfast.protocol.files import DamagedPack
 
 _PART_SECONDS: Final = 120.0
 _STATE_SECONDS: Final = 120.0

@@ -15,7 +15,7 @@ from holdfast.domain import findings
 from holdfast.domain.findings import Finding, StreamCount
 from holdfast.errors import HoldfastError
 from holdfast.repository.care.runs import LONGEST_SECONDS, Runs
-from holdfast.repository.collector.agreement import why_off
+from holdfast.repository.collector.collector import why_off
 from holdfast.stores.deployment import read_deployment
 
 if TYPE_CHECKING:

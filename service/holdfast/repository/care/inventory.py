@@ -116,7 +116,8 @@ class Inventory:
             report.groups = await asyncio.to_thread(uses.groups)
             report.rows = await asyncio.to_thread(uses.totals, MAX_GROUPS)
             missing = await asyncio.to_thread(uses.missing, MAX_LOST)
-            lost = [one for one in missing if await self._is_lost(one)]
+            stores = {space.name: space.store for space in self._spaces}
+            lost = [one for one in missing if not await _is_there(stores[one.space], one)]
             report.lost = [*lost, *lacking][:MAX_LOST]
         finally:
             await asyncio.to_thread(uses.close)
@@ -138,10 +139,6 @@ class Inventory:
         if counted is not None:
             count.tombstones = max(counted[0] - count.blobs - count.others, 0)
         return count
-
-    async def _is_lost(self, missing: Missing) -> bool:
-        [space] = [one for one in self._spaces if one.name == missing.space]
-        return not await _is_there(space.store, missing)
 
 
 class _Taking:

@@ -25,14 +25,15 @@ from msgspec.structs import replace
 
 from holdfast.domain.collection import RootsNote, loss
 from holdfast.domain.limits import MIB
-from holdfast.errors import CorruptError, HoldfastError, NotFoundError, UnavailableError
+from holdfast.errors import CorruptError, NotFoundError, UnavailableError
+from holdfast.repository.blobs import report_damage
 from holdfast.repository.care.pages import all_changes
 from holdfast.repository.care.scrub_record import MAX_TOLD, Damage, Lap, ScrubRecord
 from holdfast.repository.collector.spool import Spool
 from holdfast.repository.ledger.lease import RENEWALS_PER_LEASE, Carried
-from holdfast.repository.states.roots import StateRoots
+from holdfast.repository.states.keeping import StateRoots
 from holdfast.stores.deployment import note_roots, read_deployment
-from holdfast.stores.ports import BlobInfo, BlobStore, ForeignObject, UnreadableObject
+from holdfast.stores.ports import BlobInfo, ForeignObject, UnreadableObject
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -217,7 +218,7 @@ class LapRun:
             detail = error.detail
         self._checked(entry.size)
         if detail is not None:
-            healed = await _heal(space.store, entry)
+            healed = await report_damage(space.store, entry)
             self._damage(Damage(space=space.name, name=entry.digest, detail=detail, healed=healed))
 
     # --- records ---
@@ -282,12 +283,3 @@ class LapRun:
 def _lost(noted: RootsNote | None, found: RootsNote) -> str | None:
     lost = loss(noted, found)
     return None if lost is None else f"records were lost: {lost}"
-
-
-async def _heal(store: BlobStore, info: BlobInfo) -> bool:
-    """Whether the blob was put anew. If it could not be, the next lap meets it again."""
-    try:
-        return await store.report_damage(info)
-    except HoldfastError as error:
-        log.warning("damage_not_recorded", digest=info.digest, code=error.code)
-        return False

@@ -26,13 +26,12 @@ from holdfast.deadline import shared_task
 from holdfast.domain.collection import Reason, RootsNote, is_abandoned, left_of, loss, why_kept
 from holdfast.domain.kept import size_of
 from holdfast.errors import CorruptError, HoldfastError, UnavailableError
-from holdfast.repository.collector.agreement import why_off
 from holdfast.repository.collector.removals import Removals, Removed
 from holdfast.repository.collector.report import CollectionReport, RunTotals, SpaceReport
 from holdfast.repository.collector.roots import RootSource, read_roots
 from holdfast.repository.collector.spool import Spool
 from holdfast.repository.collector.sweep import Sweep, Uploading
-from holdfast.stores.deployment import note_roots, read_deployment
+from holdfast.stores.deployment import FORMAT, Deployment, note_roots, read_deployment
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -250,6 +249,18 @@ class Collector:
                 left = await self._removals.remove(space.name, space.store, removed, now)
             _count(found, removed, left)
             await self._pace.spend(sum(one.blob.size + _RECORD_BYTES for one in removed))
+
+
+def why_off(terms: Deployment, now: datetime) -> str | None:
+    """Why nothing is collected at the time ``now`` by the store's clock; None: it is."""
+    if terms.format != FORMAT:
+        return (
+            "workers of an older version may be at work; once there are none,"
+            " `holdfast admin upgrade` lets collection begin"
+        )
+    if terms.collects_from is not None and now < terms.collects_from:
+        return f"collection begins at {terms.collects_from.isoformat()}"
+    return None
 
 
 def _count(

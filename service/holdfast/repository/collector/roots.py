@@ -91,7 +91,8 @@ async def read_roots(source: RootSource, spool: Spool) -> RootsNote:
 async def _quiet_extent(source: RootSource, before: Extent, position: int) -> Extent | None:
     """The store's extent; None where that is beyond ``position``. Raises CorruptError."""
     latest = await source.records.extent()
-    _check_same(before, latest)
+    if latest.created != before.created or latest.last < before.last:
+        raise CorruptError("the records' store was replaced, or lost its end, while it was read")
     return latest if latest.last <= position else None
 
 
@@ -104,8 +105,3 @@ def _take_in(source: RootSource, changes: Sequence[Changed], spool: Spool) -> No
         except CorruptError as error:
             raise CorruptError(f"{changed.key}: {error.detail}") from error
     spool.meet([one.key for one in changes if one.key.startswith(lasting)], roots)
-
-
-def _check_same(before: Extent, after: Extent) -> None:
-    if after.created != before.created or after.last < before.last:
-        raise CorruptError("the records' store was replaced, or lost its end, while it was read")

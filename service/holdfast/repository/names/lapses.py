@@ -16,7 +16,7 @@ import structlog
 from holdfast.errors import ConflictError, HoldfastError
 from holdfast.repository.ledger.lapses import SWEEPS_PER_LEASE, SWEEPS_THAT_COUNT
 from holdfast.repository.ledger.observations import Observations
-from holdfast.repository.names.record import Announcement, NameRecord, Step, failed
+from holdfast.repository.names.record import Announcement, NameRecord, failed
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Container, Sequence
@@ -91,11 +91,8 @@ class NameLapses:
         """End each by a write of its own: watchers tell steps apart by their revisions."""
         step = await self._writes.step(held.record.name)
         for op in ops:
-            held = await self._writes.update(held, partial(_lapsed, op, step))
-
-
-def _lapsed(op: str, step: Step, record: NameRecord) -> NameRecord:
-    return failed(record, op, _REASON, step)
+            change = partial(failed, op=op, reason=_REASON, step=step)
+            held = await self._writes.update(held, change)
 
 
 def _key(one: PendingWrite) -> str:

@@ -15,7 +15,6 @@ from msgspec import structs
 
 from holdfast.domain.blob_names import (
     Conditions,
-    NameState,
     Said,
     Verb,
     check_blob_name,
@@ -46,6 +45,7 @@ from holdfast.repository.names.record import (
     counts,
     deleted,
     made_by,
+    present_version,
 )
 from holdfast.repository.names.writes import MadeBeforeError, NameWrites, named
 from holdfast.repository.targets import GivenUpError, Named
@@ -62,17 +62,6 @@ if TYPE_CHECKING:
 _CURSOR_JOINT: Final = "."
 _READS: Final = 3
 """Attempts to read a name whose blob goes away while it is read."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """A name's content, as ``version``. ``state`` is that of the name."""
-
-    name: str
-    version: int
-    content: NamedContent
-    modified_at: str
-    state: NameState = "ok"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -301,7 +290,7 @@ class NameRepository:
 
     # --- reads ---
 
-    async def find(self, name: str, *, version: int | None = None) -> Found:
+    async def find(self, name: str, *, version: int | None = None) -> VersionRecord:
         """The content of ``name``, now or as ``version``. Raises InvalidError, NotFoundError."""
         check_blob_name(name)
         held = await self._writes.look(name)
@@ -315,16 +304,14 @@ class NameRepository:
         ):
             return await self._former(held.record, version, now, keep)
         if held is None or content is None:
-            raise NotFoundError(_why_missing(held))
-        return Found(
-            name=name,
-            version=held.record.version,
-            content=content,
-            modified_at=held.record.modified_at,
-            state=held.record.state,
-        )
+            is_coming = held is not None and bool(held.record.pending)
+            yet = " yet: a write of it is under way" if is_coming else ""
+            raise NotFoundError(f"{MISSING}{yet}")
+        return present_version(held.record, content)
 
-    async def _former(self, record: NameRecord, version: int, now: datetime, keep: Keep) -> Found:
+    async def _former(
+        self, record: NameRecord, version: int, now: datetime, keep: Keep
+    ) -> VersionRecord:
         missing = f"the name has no version {version}, or does not keep it"
         try:
             held = await self._writes.ledger.get(VERSION, version_key(record.name, version))
@@ -332,12 +319,7 @@ class NameRepository:
             raise NotFoundError(missing) from error
         if not counts(held.record, record, now, keep):
             raise NotFoundError(missing)
-        return Found(
-            name=record.name,
-            version=version,
-            content=held.record.content,
-            modified_at=held.record.modified_at,
-        )
+        return held.record
 
     async def read(
         self,
@@ -349,7 +331,7 @@ class NameRepository:
         cursor: str | None = None,
         proxy: bool = False,
         direct: bool = False,
-    ) -> tuple[Digest, Found | None, Content]:
+    ) -> tuple[Digest, VersionRecord | None, Content]:
         """The digest of a name's blob, and bytes of it as `BlobRepository.read` gives them.
 
         The content's cursor goes on with the same blob, whatever the name has by then: with one
@@ -386,13 +368,7 @@ class NameRepository:
         versions = await self._versions(record, now, keep)
         content = content_of(record, now, keep)
         if content is not None:
-            present = VersionRecord(
-                name=name,
-                version=record.version,
-                content=content,
-                modified_at=record.modified_at,
-            )
-            versions.insert(0, present)
+            versions.insert(0, present_version(record, content))
         return History(record=record, versions=versions)
 
     async def _versions(self, record: NameRecord, now: datetime, keep: Keep) -> list[VersionRecord]:
@@ -412,9 +388,3 @@ def _followed(digest: Digest, content: Content | Bare) -> Content:
     if content.cursor is None:
         return content
     return replace(content, cursor=f"{digest}{_CURSOR_JOINT}{content.cursor}")
-
-
-def _why_missing(held: Held[NameRecord] | None) -> str:
-    if held is not None and held.record.pending:
-        return f"{MISSING} yet: a write of it is under way"
-    return MISSING

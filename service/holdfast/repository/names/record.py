@@ -378,12 +378,17 @@ def superseded(record: NameRecord, step: Step) -> VersionRecord | None:
     content = content_of(record, step.at, step.keep)
     if content is None or step.keep.versions <= 1:
         return None
+    present = present_version(record, content)
+    return msgspec.structs.replace(present, replaced_at=step.at.isoformat())
+
+
+def present_version(record: NameRecord, content: NamedContent) -> VersionRecord:
+    """The version that the name has now."""
     return VersionRecord(
         name=record.name,
         version=record.version,
         content=content,
         modified_at=record.modified_at,
-        replaced_at=step.at.isoformat(),
     )
 
 

@@ -191,7 +191,8 @@ class NameWrites:
         NotFoundError where the conditions do not hold any more, UnavailableError (the announcement
         is gone), OutcomeUnknownError.
         """
-        step = await self._last_step(held)
+        with not_applied():
+            step = await self.step(held.record.name, may_lose=held.record.content is not None)
         refusals: list[HoldfastError] = []
 
         def change(record: NameRecord) -> NameRecord:
@@ -215,11 +216,6 @@ class NameWrites:
             raise refusals[0]
         await self.drop_versions(held.record, made.record, step)
         return named(made.record, op)
-
-    async def _last_step(self, held: Held[NameRecord]) -> Step:
-        has_content = held.record.content is not None
-        with not_applied():
-            return await self.step(held.record.name, may_lose=has_content)
 
     async def fail(self, name: str, op: str, reason: str) -> None:
         """End the announcement of ``op`` without a blob, if it is there: its lapse may be later."""

@@ -27,7 +27,7 @@ from holdfast.repository.snapshots.record import SNAPSHOT, label_prefix, snapsho
 from holdfast.stores.record_ports import MAX_GET_MANY
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from holdfast.form.terms import SnapshotState
     from holdfast.repository.ledger.ledger import Ledger
@@ -77,31 +77,23 @@ class SnapshotListing:
         )
         snapshots: list[StoredSnapshot] = []
         damaged: list[SnapshotKey] = []
-        read, more = 0, limit
-        while (left := limit - len(snapshots) - len(damaged)) and read < len(keys):
-            if read >= MAX_READ_PER_PAGE:
-                break
-            # Keys of what was removed stay, so the fewer are found the more are read.
-            batch = [SnapshotKey(app, id_) for id_, app in keys[read : read + more]]
-            more = min(4 * more, MAX_GET_MANY)
-            names = [snapshot_name(key) for key in batch]
-            found_at, unreadable = await self._ledger.get_many(SNAPSHOT, names)
-            for key, name in zip(batch, names, strict=True):
-                read += 1
-                held = found_at.get(name)
+        read, last = 0, None
+        for batch in growing(keys, limit):
+            some = [SnapshotKey(app, id_) for id_, app in batch]
+            held, unreadable = await self._ledger.get_many(SNAPSHOT, [*map(snapshot_name, some)])
+            for key in some:
+                if len(snapshots) + len(damaged) == limit:
+                    break
+                read, last = read + 1, key
+                name = snapshot_name(key)
                 if name in unreadable:
                     damaged.append(key)
-                elif held is not None and _is_wanted(held.record, wanted):
-                    snapshots.append(held.record)
-                else:
-                    continue
-                left -= 1
-                if not left:
-                    break
-        if read >= len(keys):
-            return SnapshotsPage(snapshots, None, damaged)
-        last_id, last_app = keys[read - 1]
-        return SnapshotsPage(snapshots, cursor_after(SnapshotKey(last_app, last_id)), damaged)
+                elif name in held and _is_wanted(held[name].record, wanted):
+                    snapshots.append(held[name].record)
+            if read >= MAX_READ_PER_PAGE or len(snapshots) + len(damaged) == limit:
+                break
+        cursor = cursor_after(last) if last is not None and read < len(keys) else None
+        return SnapshotsPage(snapshots, cursor, damaged)
 
     async def last_node(self, app: str) -> str:
         """The node of the newest snapshot of ``app``; empty if by a client, or there is none."""
@@ -136,6 +128,14 @@ class SnapshotListing:
     async def _under(self, prefix: str, *, app: str | None = None) -> set[tuple[str, str]]:
         tails = await self._ledger.tails(prefix)
         return set(_parse_tails(tails, app))
+
+
+def growing[KeyT](keys: Sequence[KeyT], first: int) -> Iterator[Sequence[KeyT]]:
+    """``keys`` in batches, each larger than the one before: keys of removed records stay."""
+    start, size = 0, first
+    while start < len(keys):
+        yield keys[start : start + size]
+        start, size = start + size, min(4 * size, MAX_GET_MANY)
 
 
 def _is_wanted(record: StoredSnapshot, wanted: Wanted) -> bool:

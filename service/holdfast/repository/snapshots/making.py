@@ -31,6 +31,7 @@ from holdfast.errors import (
     NotFoundError,
 )
 from holdfast.repository.ledger.lease import RENEWALS_PER_LEASE, Carried, Lease
+from holdfast.repository.snapshots.listing import SnapshotListing, growing
 from holdfast.repository.snapshots.manifests import MAX_MISSING, Manifests, UnreadableError
 from holdfast.repository.snapshots.prune import fence_against
 from holdfast.repository.snapshots.record import (
@@ -41,15 +42,13 @@ from holdfast.repository.snapshots.record import (
     snapshot_name,
 )
 from holdfast.repository.snapshots.securing import Securing
-from holdfast.stores.record_ports import MAX_GET_MANY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from holdfast.form.terms import EntryWarning
     from holdfast.repository.ledger.ledger import Held, Ledger
     from holdfast.repository.ledger.ops import Ops
-    from holdfast.repository.snapshots.listing import SnapshotListing
     from holdfast.repository.snapshots.packs import Packs
     from holdfast.repository.snapshots.record import Totals
     from holdfast.sources import Sources
@@ -178,7 +177,7 @@ class SnapshotLedger:
         so a client could have put other content in the place of files it cannot write.
         """
         looked_at = 0
-        for batch in _growing(keys, _PARENTS_AT_ONCE):
+        for batch in growing(keys, _PARENTS_AT_ONCE):
             found, _ = await self._ledger.get_many(SNAPSHOT, [*map(snapshot_name, batch)])
             looked_at += len(found)
             if looked_at > _PARENTS_LOOKED_AT:
@@ -376,14 +375,6 @@ def _check_announced(digest: Digest, record: StoredSnapshot) -> None:
 
 def _is_made_of(record: StoredSnapshot, digest: Digest) -> bool:
     return record.state == "ok" and record.digest == digest
-
-
-def _growing(keys: Sequence[SnapshotKey], first: int) -> Iterator[Sequence[SnapshotKey]]:
-    """``keys`` in batches, each larger than the one before: keys of removed records stay."""
-    start, size = 0, first
-    while start < len(keys):
-        yield keys[start : start + size]
-        start, size = start + size, min(4 * size, MAX_GET_MANY)
 
 
 def _key_of_op(text: str, app: str) -> SnapshotKey:

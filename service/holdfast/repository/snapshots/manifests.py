@@ -19,7 +19,7 @@ from holdfast.deadline import shared_task
 from holdfast.domain.limits import MIB
 from holdfast.errors import CorruptError, NotFoundError
 from holdfast.form.root import CLIENTS_ROOT
-from holdfast.repository.snapshots.needed import Needed
+from holdfast.repository.snapshots.needs import Needed
 from holdfast.repository.snapshots.read_threads import ReadThreads
 from holdfast.repository.snapshots.record import Totals, totals_of
 

@@ -26,7 +26,7 @@ from holdfast.errors import (
     UnavailableError,
 )
 from holdfast.form.root import Root, join_root, root_pieces
-from holdfast.repository.snapshots.needed import Needed
+from holdfast.repository.snapshots.needs import Needed
 from holdfast.stores.ports import Attributes, BlobInfo, BlobStore
 
 if TYPE_CHECKING:

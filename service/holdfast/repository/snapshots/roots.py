@@ -12,7 +12,7 @@ from holdfast.domain.collection import Need, NewsOf
 from holdfast.domain.limits import MIB
 from holdfast.errors import CorruptError
 from holdfast.repository.blob_roots import as_digests
-from holdfast.repository.snapshots.page_needs import LIMITS, PAGES_AT_ONCE, needs_of_pages
+from holdfast.repository.snapshots.needs import LIMITS, PAGES_AT_ONCE, needs_of_pages
 from holdfast.repository.snapshots.record import SNAPSHOT, StoredSnapshot
 
 if TYPE_CHECKING:

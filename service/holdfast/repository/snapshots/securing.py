@@ -20,8 +20,7 @@ from holdfast.domain.digest import Digest
 from holdfast.domain.names import SnapshotKey
 from holdfast.errors import CorruptError, NotFoundError
 from holdfast.form.frame_table import ranges_of
-from holdfast.repository.snapshots.needed import Needed
-from holdfast.repository.snapshots.page_needs import needs_of_pages, own_pages, packs_of_pages
+from holdfast.repository.snapshots.needs import Needed, needs_of_pages, own_pages, packs_of_pages
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence

@@ -1,4 +1,4 @@
-"""Chunks that an upload's owners wrote, and which may be removed.
+"""Chunks that an upload's owners wrote: which may be removed, and which it may yet need.
 
 Chunks go only when they surely are no blob's. Unclaimed ones are none, for an owner claims before
 it makes the blob, and a remover has ended the upload or taken it over before. Claimed ones go only
@@ -12,15 +12,17 @@ Why: docs/decisions.md, "Claims, and whose promise a removal is".
 from __future__ import annotations
 
 from contextlib import suppress
+from itertools import batched
 from typing import TYPE_CHECKING
 
 from holdfast.domain.digest import Digest
 from holdfast.errors import CorruptError, NotFoundError, OutcomeUnknownError, UnavailableError
+from holdfast.repository.uploads.record import UPLOAD, Claim, UploadRecord
+from holdfast.stores.record_ports import MAX_GET_MANY, RecordStore
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-    from holdfast.repository.uploads.record import Claim, UploadRecord
     from holdfast.stores.ports import BlobStore
 
 
@@ -74,3 +76,26 @@ class Stagings:
             if found.damaged:  # the claimant may be about to replace it
                 kept.add(claim.nuid)
         return kept
+
+
+async def living_stagings(records: RecordStore) -> set[str]:
+    """The stagings of the living uploads of all workers, at least of those begun before this.
+
+    The record of one names a staging before the first part is written there, also when it is taken
+    over, and it has ended before what it names may go. Raises UnavailableError, CorruptError: there
+    may be others.
+    """
+    found: set[str] = set()
+    for keys in batched(await records.list_keys(UPLOAD.prefix), MAX_GET_MANY):
+        # One that is seen to have ended never goes on; of any other the latest word is asked.
+        seen = {record.key: record for record in await records.get_many(keys)}
+        for key in keys:
+            if key not in seen or stagings_of(UPLOAD.read(seen[key]).record):
+                with suppress(NotFoundError):
+                    found.update(stagings_of(UPLOAD.read(await records.get(key)).record))
+    return found
+
+
+def stagings_of(record: UploadRecord) -> tuple[str, ...]:
+    """Stagings an upload may yet need; none once it has ended."""
+    return record.stagings if UPLOAD.is_live(record) else ()

@@ -36,17 +36,9 @@ class UploadTable(dict[str, "OwnedUpload"]):
     def place(self, former: OwnedUpload | None = None) -> Iterator[int]:
         """The window of one more upload, which has its place from before anything is awaited.
 
-        It comes instead of ``former``. Raises RateLimitedError.
+        It comes instead of ``former``. A part of the memory is kept for each upload that may yet
+        come. Raises RateLimitedError.
         """
-        window = self._grant_window(former)
-        self._coming.append(window)
-        try:
-            yield window
-        finally:
-            self._coming.remove(window)
-
-    def _grant_window(self, former: OwnedUpload | None) -> int:
-        """Share the memory for windows, keeping a part for each upload that may yet come."""
         owned = [owned.window for owned in self.values() if owned is not former]
         taken = [*owned, *self._coming]
         free_places = self._limits.max_uploads - len(taken)
@@ -54,4 +46,9 @@ class UploadTable(dict[str, "OwnedUpload"]):
         if free_places < 1 or free < self._part_size:
             raise RateLimitedError("this worker has no room for another upload")
         spare = free - self._part_size * max(free_places - 1, 0)
-        return max(min(UPLOAD_WINDOW_BYTES, spare // 2), self._part_size)
+        window = max(min(UPLOAD_WINDOW_BYTES, spare // 2), self._part_size)
+        self._coming.append(window)
+        try:
+            yield window
+        finally:
+            self._coming.remove(window)

@@ -95,7 +95,7 @@ def surveyed(blob: OpenBlob) -> SurveyedBlob:
     return SurveyedBlob.of(blob.header.info, seen_at=seen_at, mark=blob.identity.mark)
 
 
-def look_at(path: Path) -> Seen:
+def seen_at(path: Path) -> Seen:
     """The thing at ``path``, of any kind."""
     try:
         descriptor = open_regular(path)

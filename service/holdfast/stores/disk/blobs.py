@@ -36,8 +36,8 @@ from holdfast.stores.disk.blob_file import (
     Seen,
     checked_content,
     is_at,
-    look_at,
     pieces_of,
+    seen_at,
     surveyed,
 )
 from holdfast.stores.disk.blob_reading import BlobReading
@@ -116,7 +116,7 @@ class BlobFiles:
                     existing = None
                 elif existing.is_hidden or (header.pinned and not existing.pinned):
                     is_pinned = header.pinned or existing.pinned
-                    existing = self._replace(path, look_at(path), pinned=is_pinned)
+                    existing = self._replace(path, seen_at(path), pinned=is_pinned)
                     is_done = existing is not None
                 else:
                     is_done = not touches or self.touch(
@@ -175,7 +175,7 @@ class BlobFiles:
     def look(self, digest: Digest) -> Seen:
         """The blob's file as it is now."""
         with translated():
-            seen = look_at(self._path(digest))
+            seen = seen_at(self._path(digest))
         if not seen.is_there:
             confirm_disk_store(self._root)
         return seen
@@ -191,7 +191,7 @@ class BlobFiles:
         try:
             if not removed:
                 with self._locked(path.parent), translated():
-                    found = look_at(path)
+                    found = seen_at(path)
                     if seen is not None and found != seen:
                         return None
                     found.refuse_id_of_put(op_id)
@@ -254,7 +254,7 @@ class BlobFiles:
 
     def list_blobs(self, *, prefix: str, cursor: str | None, limit: int) -> BlobListing:
         """See `BlobStore.list_blobs`. In ascending order of the digest; other files are foreign."""
-        after = blob_listing.decode_cursor(cursor)
+        after = blob_listing.decode_place(cursor)
         entries: list[BlobInfo | ForeignObject] = []
         confirm_disk_store(self._root)
         cursors: list[str] = []
@@ -262,7 +262,7 @@ class BlobFiles:
             last = after
             for name in blob_listing.names_after(self._root / "blobs", prefix, after):
                 if len(entries) == limit:
-                    last_cursor = blob_listing.encode_cursor(last)
+                    last_cursor = blob_listing.encode_place(last)
                     return BlobListing(entries=entries, after=cursors, cursor=last_cursor)
                 last = name
                 entry = self._entry(name)
@@ -270,19 +270,19 @@ class BlobFiles:
                     continue
                 if entry is not None:
                     entries.append(entry)
-                    cursors.append(blob_listing.encode_cursor(name))
+                    cursors.append(blob_listing.encode_place(name))
         return BlobListing(entries=entries, after=cursors, cursor=None)
 
     def survey(self, cursor: str | None, *, limit: int) -> Survey:
         """See `BlobStore.survey`. In ascending order of the digest."""
-        after = last = blob_listing.decode_cursor(cursor)
+        after = last = blob_listing.decode_place(cursor)
         blobs, others = list[SurveyedBlob](), 0
         confirm_disk_store(self._root)
         with translated():
             for name in blob_listing.names_after(self._root / "blobs", "", after):
                 if len(blobs) == limit:
                     return Survey(
-                        blobs=blobs, cursor=blob_listing.encode_cursor(last), others=others
+                        blobs=blobs, cursor=blob_listing.encode_place(last), others=others
                     )
                 last = name
                 with suppress(NotFoundError):  # deleted since the directory was read
@@ -298,7 +298,7 @@ class BlobFiles:
         path = self._path(blob.digest)
         try:
             with self._locked(path.parent), translated():
-                identity = look_at(path).identity
+                identity = seen_at(path).identity
                 if identity is None or identity.mark != blob.mark or not self._unlink(path):
                     return False
         except NotFoundError:
@@ -365,7 +365,7 @@ class BlobFiles:
 
     def _put_over(self, path: Path, header: BlobHeader, pieces: Iterable[Buffer]) -> bool:
         """Put a whole blob in the place of a partial one; False: it is no such one any more."""
-        seen = look_at(path)
+        seen = seen_at(path)
         if seen.header is None or not seen.header.is_partial:
             return False
         return self._swap(path, seen, checked_content(header, pieces))
@@ -399,7 +399,7 @@ class BlobFiles:
         write_file(self._files, temporary, content)
         try:
             with self._locked(path.parent):
-                if look_at(path) != seen:
+                if seen_at(path) != seen:
                     return False
                 self._files.rename(temporary, path)
         finally:

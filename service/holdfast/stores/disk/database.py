@@ -327,6 +327,13 @@ class DatabaseStore:
             log.error(event, root=str(self._root), damage=damage)
 
 
+def number(connection: sqlite3.Connection, query: str, *values: object) -> int:
+    """The one number that the query gives."""
+    [found] = connection.execute(query, values).fetchone()
+    told: int = found
+    return told
+
+
 def micros(moment: datetime) -> int:
     """The microseconds since 1970 until ``moment``."""
     return (moment - _EPOCH) // MICROSECOND

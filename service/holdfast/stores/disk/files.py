@@ -245,7 +245,7 @@ def read_exactly(descriptor: int, offset: int, length: int) -> bytes:
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
-def read_file(path: Path) -> bytes:
+def read_regular(path: Path) -> bytes:
     """All of a regular file. Raises as `open_regular` does."""
     descriptor = open_regular(path)
     try:
@@ -273,7 +273,7 @@ def raise_disk_format(root: Path) -> None:
     """Have workers of an older version refuse the store. Raises UnavailableError."""
     confirm_disk_store(root)
     with translated():
-        if read_file(root / MARKER) != _FORMAT:
+        if read_regular(root / MARKER) != _FORMAT:
             _mark(root, Files())
 
 
@@ -292,7 +292,7 @@ def confirm_disk_store(root: Path) -> None:
     Asked before anything is called missing: an empty mount point has no blobs either.
     """
     try:
-        content = read_file(root / MARKER)
+        content = read_regular(root / MARKER)
     except (OSError, CorruptError) as error:
         msg = "no disk store was found at the configured path; mount it, or create it once"
         raise UnavailableError(msg) from error

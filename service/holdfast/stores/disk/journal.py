@@ -27,6 +27,7 @@ from holdfast.stores.disk.database import (
     create_database,
     micros,
     moment_of,
+    number,
     primary_code,
 )
 from holdfast.stores.disk.files import translated
@@ -185,7 +186,7 @@ class DiskJournalStore(CheckedJournal, DatabaseStore):
         return page_up_to_damage(rows, partial(_entry, log), max_bytes=max_bytes, is_end=is_end)
 
     async def _end(self, log: str) -> int:
-        return await self._read(lambda connection: _number(connection, _LAST_OF, log))
+        return await self._read(lambda connection: number(connection, _LAST_OF, log))
 
     async def remove(self, log: str, through: int) -> None:
         """See `JournalStore.remove`."""
@@ -199,7 +200,7 @@ class DiskJournalStore(CheckedJournal, DatabaseStore):
         """See `JournalStore.follow`."""
         check_record_key(log)
         async with self._waiters.watch(log) as waiter:
-            seen = await self._read(lambda connection: _number(connection, _LAST))
+            seen = await self._read(lambda connection: number(connection, _LAST))
             if self._looking is None or self._looking.done():
                 self._looking = asyncio.create_task(self._look(seen))
             yield waiter
@@ -257,10 +258,10 @@ def _apply(
 ) -> list[int | HoldfastError]:
     """Make each of the appends, or say why not."""
     outcomes: list[int | HoldfastError] = []
-    following = max(micros(clock()), 1 + _number(connection, _LAST))
+    following = max(micros(clock()), 1 + number(connection, _LAST))
     for one in group:
         behind = connection.execute(_BEHIND, (one.log, one.expected)).fetchone()
-        last = _number(connection, _LAST_OF, one.log)
+        last = number(connection, _LAST_OF, one.log)
         if behind is not None and behind[1] == one.message_id.encode():
             outcomes.append(behind[0])
         elif last != one.expected:
@@ -289,13 +290,6 @@ def _damage_at_end(connection: sqlite3.Connection, log: str) -> CorruptError | N
     except CorruptError as error:
         return error
     return None
-
-
-def _number(connection: sqlite3.Connection, query: str, *values: object) -> int:
-    """The one number that the query gives."""
-    [number] = connection.execute(query, values).fetchone()
-    found: int = number
-    return found
 
 
 def _rows(

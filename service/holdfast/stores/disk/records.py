@@ -28,6 +28,7 @@ from holdfast.stores.disk.database import (
     is_complete,
     micros,
     moment_of,
+    number,
     primary_code,
 )
 from holdfast.stores.keys import (
@@ -68,8 +69,8 @@ _CHANGED: Final = """
 SELECT key, revision, expires_at, checksum, value FROM records
 WHERE revision > ? ORDER BY revision LIMIT ?
 """
-_LAST: Final = "SELECT seq FROM sqlite_sequence WHERE name = 'records'"
-_EXTENT: Final = f"SELECT created, ifnull(({_LAST}), 0), keys FROM extent"  # noqa: S608
+_LAST: Final = "SELECT ifnull(max(seq), 0) FROM sqlite_sequence WHERE name = 'records'"
+_EXTENT: Final = f"SELECT created, ({_LAST}), keys FROM extent"  # noqa: S608
 _COUNT: Final = """
 SELECT keys - (SELECT count(*) FROM records WHERE key <= ? OR key >= ?) FROM extent
 """
@@ -149,7 +150,8 @@ class DiskRecordStore(CheckedChanges, DatabaseStore):
     async def count(self, prefix: str) -> int:
         """See `RecordStore.count`. A row that was lost counts, whatever it was."""
         check_prefix(prefix)
-        return await self._read(partial(_count, prefix=prefix))
+        bounds = _range_below(prefix)
+        return await self._read(lambda connection: number(connection, _COUNT, *bounds))
 
     async def changes(self, after: int, *, limit: int = CHANGES_LIMIT) -> Changes:
         """See `RecordStore.changes`. A record left out as damaged is logged once.
@@ -209,7 +211,7 @@ def _apply(
     for change in changes:
         if change.expected is not None:
             _compare(connection, change.key, change.expected, now)
-    first = max(now, 1 + _last(connection))
+    first = max(now, 1 + number(connection, _LAST))
     for revision, change in enumerate(changes, first):
         connection.execute("DELETE FROM records WHERE key = ?", (change.key,))
         value = b"" if isinstance(change, Delete) else change.value
@@ -218,13 +220,6 @@ def _apply(
         row = (revision, change.key, expires_at, checksum, value)
         connection.execute("INSERT INTO records VALUES (?, ?, ?, ?, ?)", row)
     return list(range(first, first + len(changes)))
-
-
-def _last(connection: sqlite3.Connection) -> int:
-    """The last revision that was given, 0 if none was."""
-    found = connection.execute(_LAST).fetchone()
-    last: int = 0 if found is None else found[0]
-    return last
 
 
 def _expiry(change: Change, now: int) -> int | None:
@@ -290,18 +285,13 @@ def _extent(connection: sqlite3.Connection) -> Extent:
     return Extent(created=created.decode(), last=last, keys=keys)
 
 
-def _count(connection: sqlite3.Connection, prefix: str) -> int:
-    [(count,)] = connection.execute(_COUNT, _range_below(prefix)).fetchall()
-    return int(count)
-
-
 def _changes(
     connection: sqlite3.Connection, after: int, limit: int, clock: Callable[[], datetime]
 ) -> tuple[Changes, list[str]]:
     """The changes behind ``after``; and the keys of those that are damaged."""
     connection.execute("BEGIN")
     rows = connection.execute(_CHANGED, (after, limit)).fetchall()
-    last = _last(connection)
+    last = number(connection, _LAST)
     connection.execute("COMMIT")
     now = micros(clock())
     changes, damaged = [], []

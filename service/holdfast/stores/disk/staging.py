@@ -19,7 +19,7 @@ from holdfast.errors import InvalidError
 from holdfast.stores.disk.files import (
     ensure_directory,
     entries_before,
-    read_file,
+    read_regular,
     remove_directory,
     sync_change,
     translated,
@@ -67,7 +67,7 @@ class StagingFiles:
         """A part, or None where there is none."""
         with translated():
             try:
-                return read_file(self._directory(staging) / _name(part))
+                return read_regular(self._directory(staging) / _name(part))
             except FileNotFoundError:
                 return None
 

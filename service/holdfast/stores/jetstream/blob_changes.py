@@ -9,7 +9,7 @@ Why: docs/decisions.md, "A bucket's stream is the log of its blobs".
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Literal
 
 from holdfast.domain.digest import Digest, is_digest
 from holdfast.stores.jetstream.meta import name_at, to_info
@@ -17,47 +17,30 @@ from holdfast.stores.jetstream.object_records import CHANGE, entry_of
 from holdfast.stores.jetstream.walk import RecordWalk
 from holdfast.stores.keys import check_limit
 from holdfast.stores.ports import BlobChanged, BlobChanges
-from holdfast.stores.record_ports import Extent
 
 if TYPE_CHECKING:
     from holdfast.transport.jetstream import JetStream
     from holdfast.transport.jetstream_messages import StoredMessage
 
-_SCAN_PER_PAGE: Final = 8192
-"""Messages that are looked through for one page: most may be chunks."""
 
-
-class ObjectChanges:
-    """The changes of the blobs in one bucket."""
-
-    def __init__(self, jetstream: JetStream, bucket: str) -> None:
-        self._js = jetstream
-        self._bucket = bucket
-        self._stream = f"OBJ_{bucket}"
-
-    async def extent(self) -> Extent:
-        """See BlobStore. A leader that is believed says so; chunks count like records."""
-        state = await self._js.state(self._stream)
-        return Extent(created=state.created, last=state.last_sequence, keys=state.num_subjects)
-
-    async def page(self, after: int, limit: int) -> BlobChanges:
-        """See ``BlobStore.changes``. One request where there is nothing new."""
-        check_limit(limit)
-        last = (await self._js.state(self._stream)).last_sequence
-        if last <= after:
-            return BlobChanges(changes=(), position=after, is_end=True)
-        walk = RecordWalk(self._js, self._bucket, after + 1)
-        changes: list[BlobChanged] = []
-        while walk.scanned < _SCAN_PER_PAGE and not walk.is_at_end:
-            for record in await walk.step(limit - len(changes)):
-                changed = _changed(record, after)
-                if changed is not None:
-                    changes.append(changed)
-                if len(changes) == limit:
-                    return BlobChanges(changes=changes, position=record.sequence, is_end=False)
-        # At the end, what lies up to the last message of before is chunks: no record comes there.
-        position = max(walk.position - 1, last if walk.is_at_end else 0)
-        return BlobChanges(changes=changes, position=position, is_end=walk.is_at_end)
+async def changes_of(js: JetStream, bucket: str, after: int, limit: int) -> BlobChanges:
+    """See ``BlobStore.changes``. One request where there is nothing new."""
+    check_limit(limit)
+    last = (await js.state(f"OBJ_{bucket}")).last_sequence
+    if last <= after:
+        return BlobChanges(changes=(), position=after, is_end=True)
+    walk = RecordWalk(js, bucket, after + 1)
+    changes: list[BlobChanged] = []
+    while walk.goes_on:
+        for record in await walk.step(limit - len(changes)):
+            changed = _changed(record, after)
+            if changed is not None:
+                changes.append(changed)
+            if len(changes) == limit:
+                return BlobChanges(changes=changes, position=record.sequence, is_end=False)
+    # At the end, what lies up to the last message of before is chunks: no record comes there.
+    position = max(walk.position - 1, last if walk.is_at_end else 0)
+    return BlobChanges(changes=changes, position=position, is_end=walk.is_at_end)
 
 
 def _changed(record: StoredMessage, after: int) -> BlobChanged | None:

@@ -74,7 +74,7 @@ class ObjectChunks:
         if info.chunks == 1:
             data = bytes(await self._only_chunk(info))
             if not is_content(info, data):
-                raise damaged(info)
+                raise _damaged(info)
             return data
         return b"".join([bytes(piece) async for piece in self.read(info, 0, info.size)])
 
@@ -94,13 +94,13 @@ class ObjectChunks:
         live = (await self._records.read(info.digest)).live
         if live is None or live.nuid != info.generation:
             return NotFoundError("no such blob")
-        return damaged(info)
+        return _damaged(info)
 
     async def read(self, info: BlobInfo, start: int, stop: int) -> AsyncGenerator[Buffer]:
         """See BlobStore."""
         if start >= stop:
             if info.size == 0 and info.digest != digest_of(b""):
-                raise damaged(info)
+                raise _damaged(info)
             return
         whole = hashlib.sha256() if (start, stop) == (0, info.size) else None
         part = start // info.part_size
@@ -109,11 +109,11 @@ class ObjectChunks:
             offset = part * info.part_size
             view = memoryview(data)
             if len(view) != min(info.part_size, info.size - offset):
-                raise damaged(info)
+                raise _damaged(info)
             if whole is not None:
                 whole.update(view)
                 if part == last and whole.hexdigest() != info.stored_digest:
-                    raise damaged(info)
+                    raise _damaged(info)
             yield view[max(start - offset, 0) : stop - offset]
             part += 1
 
@@ -316,6 +316,6 @@ def is_content(info: BlobInfo, data: Buffer) -> bool:
     return memoryview(data).nbytes == info.size and digest_of(data) == info.stored_digest
 
 
-def damaged(info: BlobInfo) -> CorruptError:
+def _damaged(info: BlobInfo) -> CorruptError:
     """The failure to raise when stored bytes are not right."""
     return CorruptError(f"the stored bytes of blob {info.digest} are not what was put")

@@ -40,9 +40,6 @@ if TYPE_CHECKING:
     from holdfast.transport.jetstream import JetStream
     from holdfast.transport.jetstream_messages import StoredMessage
 
-_SCAN_PER_PAGE: Final = 8192
-"""Messages that are looked through for one page: most may be chunks."""
-
 _CURSOR: Final = re.compile(r"[1-9]\d{0,17}", re.ASCII)
 
 
@@ -64,7 +61,7 @@ class ObjectCollecting:
             raise InvalidError("not a cursor of this survey")
         walk = RecordWalk(self._js, self._bucket, int(cursor or 1))
         page = _Page()
-        while walk.scanned < _SCAN_PER_PAGE and not walk.is_at_end:
+        while walk.goes_on:
             for record in await walk.step(limit - len(page.blobs)):
                 page.add(record)
                 if len(page.blobs) == limit:

@@ -31,9 +31,6 @@ if TYPE_CHECKING:
 MAX_INDEXED: Final = 4_000_000
 """Digests that a worker keeps, at 40 bytes each; some are of blobs that were deleted."""
 
-_SCAN_PER_PAGE: Final = 8192
-"""Messages that are looked through for one page."""
-
 _SMALL: Final = 512
 """A bucket with no more messages needs no index."""
 
@@ -83,7 +80,7 @@ class ObjectListing:
         rows: list[tuple[StoredMessage, BlobInfo | ForeignObject]] = []
         met: dict[str, int] = {}
         cursor: str | None = None
-        while cursor is None and walk.scanned < _SCAN_PER_PAGE and not walk.is_at_end:
+        while cursor is None and walk.goes_on:
             records = await walk.step(limit - len(rows)) if not prefix else await walk.step()
             met |= {record.subject: record.sequence for record in records}
             for number, record in enumerate(records, 1):

@@ -20,7 +20,7 @@ from holdfast.domain.collection import YOUNG_SHARE
 from holdfast.domain.digest import Digest
 from holdfast.domain.kept import has_bytes
 from holdfast.errors import HoldfastError, NotFoundError, OutcomeUnknownError, UnavailableError
-from holdfast.stores.jetstream.blob_changes import ObjectChanges
+from holdfast.stores.jetstream.blob_changes import changes_of
 from holdfast.stores.jetstream.bucket_check import check_bucket
 from holdfast.stores.jetstream.chunks import ObjectChunks, is_content
 from holdfast.stores.jetstream.claims import ObjectClaims
@@ -50,7 +50,7 @@ from holdfast.stores.jetstream.object_records import (
 from holdfast.stores.jetstream.places import ChunkPlace, LatelyStored, Places
 from holdfast.stores.jetstream.staging import StagedObject
 from holdfast.stores.ports import Attributes, BlobInfo, BlobListing, Fetched, Stored
-from holdfast.stores.record_ports import CHANGES_LIMIT
+from holdfast.stores.record_ports import CHANGES_LIMIT, Extent
 from holdfast.transport.jetstream_messages import SUBJECT, StoredMessage
 
 if TYPE_CHECKING:
@@ -61,7 +61,6 @@ if TYPE_CHECKING:
     from holdfast.sources import Sources
     from holdfast.stores.jetstream.conflicts import Conflicts
     from holdfast.stores.ports import BlobChanges, Keeping, Spending, Survey, SurveyedBlob
-    from holdfast.stores.record_ports import Extent
     from holdfast.transport.jetstream import JetStream
 
 _RECORDS_AT_ONCE: Final = 64
@@ -82,7 +81,6 @@ class ObjectBlobStore:
         claims = ObjectClaims(jetstream, bucket, sources.new_id)
         self._chunks = ObjectChunks(jetstream, bucket, self._records, claims)
         self._listing = ObjectListing(jetstream, bucket)
-        self._changes = ObjectChanges(jetstream, bucket)
         self._collecting = ObjectCollecting(jetstream, bucket, self._records, self._chunks)
         self._healing = ObjectHealing(
             jetstream, bucket, self._records, self._chunks, claims, monotonic=sources.monotonic
@@ -385,8 +383,9 @@ class ObjectBlobStore:
         return await self._listing.page(prefix=prefix, cursor=cursor, limit=limit)
 
     async def extent(self) -> Extent:
-        """See BlobStore."""
-        return await self._changes.extent()
+        """See BlobStore. A leader that is believed says so; chunks count like records."""
+        state = await self._js.state(self.stream)
+        return Extent(created=state.created, last=state.last_sequence, keys=state.num_subjects)
 
     async def count(self) -> tuple[int, int]:
         """See BlobStore. Claims, which go away, lie among the records: so these are told apart."""
@@ -395,7 +394,7 @@ class ObjectBlobStore:
 
     async def changes(self, after: int, *, limit: int = CHANGES_LIMIT) -> BlobChanges:
         """See BlobStore."""
-        return await self._changes.page(after, limit)
+        return await changes_of(self._js, self.bucket, after, limit)
 
     async def survey(self, cursor: str | None, *, limit: int) -> Survey:
         """See BlobStore."""

@@ -34,7 +34,7 @@ from holdfast.stores.keys import (
     check_many,
     check_prefix,
     check_record_key,
-    is_below,
+    is_key_below,
 )
 from holdfast.stores.record_ports import CHANGES_LIMIT, Changed, Changes, Delete, Extent, Record
 from holdfast.transport.backoff import Backoff
@@ -42,7 +42,6 @@ from holdfast.transport.jetstream_messages import (
     EXPECTED_SUBJECT_SEQUENCE,
     MSG_ID,
     ROLLUP,
-    SUBJECT,
     TTL,
     BatchMessage,
     RefusedError,
@@ -50,7 +49,7 @@ from holdfast.transport.jetstream_messages import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from holdfast.stores.record_ports import Change
     from holdfast.transport.jetstream import JetStream
@@ -67,9 +66,6 @@ _RETRY_SECONDS: Final = 0.05
 _LONGEST_RETRY_SECONDS: Final = 1.6
 _LEADER_READS: Final = 32
 """Asked of the leader at the same time."""
-
-_QUERY_BYTES: Final = 192 * 1024
-"""Subjects in one request: far below the smallest usual limit of a message."""
 
 _LIST_ATTEMPTS: Final = 8
 
@@ -174,11 +170,9 @@ class KeyValueRecordStore(CheckedChanges):
     async def get_many(self, keys: Sequence[str]) -> list[Record]:
         """See RecordStore. A replica's word suffices that a record is there, not that it is not."""
         wanted = check_many(keys)
-        found: dict[str, StoredMessage] = {}
-        for some in _in_requests([self._subject(key) for key in wanted]):
-            query = {"multi_last": some, "batch": len(some)}
-            messages, _ = await self._js.direct_batch(self.stream, query)
-            found |= {message.headers.get(SUBJECT, ""): message for message in messages}
+        subjects = [self._subject(key) for key in wanted]
+        messages = await self._js.direct_lasts(self.stream, subjects)
+        found = {message.subject: message for message in messages}
         records = {}
         doubtful = []
         for key in wanted:
@@ -231,7 +225,7 @@ class KeyValueRecordStore(CheckedChanges):
         """Keys below ``prefix`` from ``offset`` on, and how many there are in all."""
         found, total = await self._js.subjects(self.stream, self._all_below(prefix), offset)
         keys = [subject.removeprefix(self._subject("")) for subject in found]
-        return sorted(key for key in keys if is_below(key, prefix)), total
+        return sorted(key for key in keys if is_key_below(key, prefix)), total
 
     async def list_records(self, prefix: str) -> AsyncIterator[Record]:
         """See RecordStore."""
@@ -351,20 +345,6 @@ def _next_sequences(
             return None
         sequences.append(message.sequence if message is not None else 0)
     return sequences
-
-
-def _in_requests(subjects: Sequence[str]) -> Iterator[list[str]]:
-    """``subjects``, as many at once as fit into a request."""
-    some: list[str] = []
-    size = 0
-    for subject in subjects:
-        if some and size + len(subject) > _QUERY_BYTES:
-            yield some
-            some, size = [], 0
-        some.append(subject)
-        size += len(subject) + 3  # quotes and a comma
-    if some:
-        yield some
 
 
 def _seconds(duration: timedelta) -> str:

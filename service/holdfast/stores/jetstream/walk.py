@@ -27,6 +27,9 @@ _BATCH: Final = 1024
 """Places that are asked about at once, for half as many records of 12 KiB at the most."""
 
 _FIRST_BATCH: Final = 32
+_SCAN_PER_PAGE: Final = 8192
+"""Messages that are looked through for one page: most may be chunks."""
+
 _SPARSE: Final = 8
 """Records are close together where there is one in so many messages."""
 
@@ -39,7 +42,7 @@ class RecordWalk:
 
     def __init__(self, jetstream: JetStream, bucket: str, position: int) -> None:
         self.position = position
-        self.scanned = 0
+        self._scanned = 0
         self.is_at_end = False
         """Whether a believed leader has no record at ``position`` or behind."""
         self._js = jetstream
@@ -49,6 +52,11 @@ class RecordWalk:
         self._first = 0
         self._last = 0
         self._looks = 0
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether more is to be looked through for the same page."""
+        return self._scanned < _SCAN_PER_PAGE and not self.is_at_end
 
     async def step(self, wanted: int = _BATCH // 2) -> list[StoredMessage]:
         """The next records, in order, about ``wanted`` at the most; perhaps none.
@@ -113,7 +121,7 @@ class RecordWalk:
         return [record]
 
     def _go_to(self, position: int) -> None:
-        self.scanned += position - self.position
+        self._scanned += position - self.position
         self.position = position
 
     async def _is_end(self) -> bool:

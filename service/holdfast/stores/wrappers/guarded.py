@@ -194,13 +194,10 @@ class GuardedBlobStore(ForwardingBlobStore):
         started = self._monotonic()
         try:
             # The first attempt is made without the machinery, which takes as long as a small read.
-            await self._slots.acquire()
             try:
-                return await function()
+                return await self._in_slot(function)
             except _REPEATED[repeat] as error:
                 first = error
-            finally:
-                self._slots.release()
             return await self._call_again(_REPEATED[repeat], lambda: self._in_slot(function), first)
         except QuotaExceededError as error:
             self._count_error(operation, error)

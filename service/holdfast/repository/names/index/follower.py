@@ -26,8 +26,7 @@ import structlog
 from holdfast.deadline import look_at, seconds_left
 from holdfast.errors import HoldfastError, UnavailableError
 from holdfast.repository.names.index.census import Census
-from holdfast.repository.names.index.table import Table
-from holdfast.repository.names.index.table_thread import NOT_READY, TableThread
+from holdfast.repository.names.index.table import NOT_READY, Table, TableThread
 from holdfast.stores.record_ports import MAX_CHANGES, Changed, Changes, Extent, RecordStore
 from holdfast.transport.backoff import Backoff
 

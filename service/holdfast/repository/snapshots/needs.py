@@ -1,8 +1,9 @@
-"""The needs of manifests, page by page: memory does not grow with the snapshot."""
+"""What snapshots need: as few bytes as their digests take, or page by page."""
 
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_left
 from itertools import batched
 from typing import TYPE_CHECKING, Final
 
@@ -10,10 +11,10 @@ from holdfast.archive.read.snapshot import ReaderLimits, SnapshotReader
 from holdfast.domain.digest import Digest
 from holdfast.domain.kept import Ranges, joined
 from holdfast.domain.limits import MIB
-from holdfast.form.frame_table import ranges_of
+from holdfast.form.frame_table import DIGEST_BYTES, digest_at, ranges_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Mapping
+    from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 
     from holdfast.form.root import Root
 
@@ -21,6 +22,41 @@ PAGES_AT_ONCE: Final = 16
 LIMITS: Final = ReaderLimits(
     pack_cache_bytes=4 * MIB, frame_cache_bytes=1, page_cache_bytes=1 * MIB
 )
+
+
+class Needed:
+    """Every blob that a snapshot needs: those its root lies in, then the packs that it names."""
+
+    def __init__(self, root_blobs: Sequence[Digest] = (), packs: bytes = b"") -> None:
+        """``packs`` are digests of 32 bytes one after the other, ascending, each once."""
+        self._root_blobs = tuple(root_blobs)
+        self._packs = packs
+
+    def __len__(self) -> int:
+        """Their number."""
+        return len(self._root_blobs) + self._pack_count
+
+    @property
+    def _pack_count(self) -> int:
+        return len(self._packs) // DIGEST_BYTES
+
+    def __iter__(self) -> Iterator[Digest]:
+        """Each once."""
+        yield from self._root_blobs
+        for number in range(self._pack_count):
+            yield Digest(digest_at(self._packs, number).hex())
+
+    def __contains__(self, digest: object) -> bool:
+        """Whether it is needed."""
+        if not isinstance(digest, str):
+            return False
+        if digest in self._root_blobs:
+            return True
+        wanted = bytes.fromhex(digest)
+        number = bisect_left(
+            range(self._pack_count), wanted, key=lambda at: digest_at(self._packs, at)
+        )
+        return number < self._pack_count and digest_at(self._packs, number) == wanted
 
 
 async def needs_of_pages(
