@@ -58,7 +58,7 @@ Time = Annotated[
 ]
 JsonFile = Annotated[str, DASH, Parameter(help="A file with JSON; - is standard input.")]
 Hash = Annotated[str | None, Parameter(name="--hash", help="The save with this hash.")]
-Lineage = Annotated[
+OfLineage = Annotated[
     str | None, Parameter(help="Only of the log with this lineage, as an answer told it.")
 ]
 
@@ -74,7 +74,7 @@ async def append(
     expected_index: Annotated[
         str, Parameter(help="Only if the last command is this one: any, none, or a number.")
     ] = "any",
-    lineage: Lineage = None,
+    lineage: OfLineage = None,
     hlc: Annotated[str | None, Parameter(help="Their times come after this one.")] = None,
     as_bytes: Annotated[
         bool, Flag, Parameter(name="--bytes", help="COMMANDS are files, each of them a command.")
@@ -170,7 +170,7 @@ async def save(
     /,
     *,
     index: Annotated[int, Parameter(help="The last command that the state includes.")],
-    lineage: Lineage = None,
+    lineage: OfLineage = None,
     hlc: Annotated[str, Parameter(help="The time of that command.")] = "",
     as_bytes: Bytes = False,
     force: Annotated[
@@ -277,7 +277,7 @@ async def log(
         Flag,
         Parameter(name=("--follow", "-f"), help="Go on with further commands, until SIGINT."),
     ] = False,
-    lineage: Lineage = None,
+    lineage: OfLineage = None,
     flags: ClientFlags | None = None,
 ) -> int:
     """Print the commands of a log, each with its index, its time and the lineage of the log.
@@ -311,7 +311,7 @@ def _shown(one: LogCommand) -> dict[str, object]:
 
 @app.command
 async def replay(
-    name: str, /, *, lineage: Lineage = None, flags: ClientFlags | None = None
+    name: str, /, *, lineage: OfLineage = None, flags: ClientFlags | None = None
 ) -> None:
     """Print what a service loads: the newest save, if any, and the commands behind it.
 
