@@ -23,7 +23,6 @@ from holdfast.transport.options import NatsOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import TracebackType
 
     from nats.aio.msg import Msg
 
@@ -70,12 +69,7 @@ class Deployment:
         asyncio.run(init_store(self.config, grace_seconds=self.grace_seconds))
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for node in list(self.workers):
             self.stop(node)
 

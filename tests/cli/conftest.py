@@ -88,3 +88,9 @@ def holdfast(
     before = signal.getsignal(signal.SIGTERM)
     yield Holdfast(capsysbinary, worker_connection)
     signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture
+def name(request: pytest.FixtureRequest) -> str:
+    """A name, or a state, of this test alone: the tests of a module share a deployment."""
+    return f"{request.node.name}/é"

@@ -27,12 +27,6 @@ def digest_of(data: bytes) -> str:
 
 
 @pytest.fixture
-def name(request: pytest.FixtureRequest) -> str:
-    """A name of this test alone: the tests of a module share a deployment."""
-    return f"{request.node.name}/é"
-
-
-@pytest.fixture
 def file(tmp_path: Path) -> Path:
     """A small file."""
     (tmp_path / "file").write_bytes(b"hello")

@@ -26,12 +26,6 @@ pytestmark = pytest.mark.nats
 
 
 @pytest.fixture
-def name(request: pytest.FixtureRequest) -> str:
-    """A state of this test alone: the tests of a module share a deployment."""
-    return f"{request.node.name}/é"
-
-
-@pytest.fixture
 def file(tmp_path: Path) -> Path:
     """A state in JSON, not in its canonical form."""
     (tmp_path / "state.json").write_text('{"b": 1.0, "a": [ ]}')

@@ -14,7 +14,7 @@ from tests.deployment import Asker, Deployment, code_of, deployed
 from holdfast.cli import main
 from holdfast.client import connect_sync
 from holdfast.domain.link_keys import read_keys, secrets_at
-from holdfast.domain.sigv4 import LinkTarget, Signed, verify
+from holdfast.domain.sigv4 import LinkTarget, Signed, verify_link
 from holdfast.errors import ForbiddenError, InvalidError, NotFoundError, UnavailableError
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def signed(made: LinkMade, keys: Path, method: str = "GET") -> tuple[SplitResult
     """The link's URL, and who signed it. Raises ForbiddenError."""
     url = urlsplit(made.url)
     assert (url.scheme, url.netloc) == ("https", HOST)
-    found = verify(
+    found = verify_link(
         LinkTarget(method=method, host=HOST, path=url.path, query=url.query),
         secrets_at(read_keys(keys.read_bytes()), now()),
         now(),

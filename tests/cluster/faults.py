@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from tests.cluster.servers import Cluster
     from tests.cluster.workers import Pool
 
+    type Strike = Callable[[Scene], AbstractAsyncContextManager[Struck]]
+
 PAUSE_SECONDS: Final = 8.0
 QUORUM_SECONDS: Final = 6.0
 CUT_SECONDS: Final = 5.0
@@ -81,24 +83,6 @@ async def _killed_servers(scene: Scene, *names: str) -> AsyncIterator[Struck]:
 
 
 @asynccontextmanager
-async def _kill_leader(scene: Scene) -> AsyncIterator[Struck]:
-    async with _killed_servers(scene, await scene.leader()) as struck:
-        yield struck
-
-
-@asynccontextmanager
-async def _kill_follower(scene: Scene) -> AsyncIterator[Struck]:
-    async with _killed_servers(scene, await scene.follower()) as struck:
-        yield struck
-
-
-@asynccontextmanager
-async def _kill_meta_leader(scene: Scene) -> AsyncIterator[Struck]:
-    async with _killed_servers(scene, await scene.cluster.meta_leader()) as struck:
-        yield struck
-
-
-@asynccontextmanager
 async def _kill_all(scene: Scene) -> AsyncIterator[Struck]:
     async with _killed_servers(scene, *scene.cluster.servers) as struck:
         pass
@@ -131,18 +115,6 @@ async def _pause_server(scene: Scene, name: str) -> AsyncIterator[Struck]:
 
 
 @asynccontextmanager
-async def _pause_leader(scene: Scene) -> AsyncIterator[Struck]:
-    async with _pause_server(scene, await scene.leader()) as struck:
-        yield struck
-
-
-@asynccontextmanager
-async def _pause_follower(scene: Scene) -> AsyncIterator[Struck]:
-    async with _pause_server(scene, await scene.follower()) as struck:
-        yield struck
-
-
-@asynccontextmanager
 async def _kill_worker(scene: Scene) -> AsyncIterator[Struck]:
     node = scene.rng.choice(NODES)
     struck = scene.struck(node)
@@ -168,12 +140,6 @@ async def _isolated(scene: Scene, name: str) -> AsyncIterator[Struck]:
     scene.cluster.links.isolate(name)
     yield struck
     scene.cluster.links.heal()
-
-
-@asynccontextmanager
-async def _partition_leader(scene: Scene) -> AsyncIterator[Struck]:
-    async with _isolated(scene, await scene.leader()) as struck:
-        yield struck
 
 
 @asynccontextmanager
@@ -246,10 +212,30 @@ async def _cut_power(scene: Scene) -> AsyncIterator[Struck]:
     yield struck
 
 
+def _of(
+    fault: Callable[[Scene, str], AbstractAsyncContextManager[Struck]],
+    server: Callable[[Scene], Awaitable[str]],
+) -> Strike:
+    """``fault`` of the ``server`` that it is by then."""
+
+    @asynccontextmanager
+    async def strike(scene: Scene) -> AsyncIterator[Struck]:
+        async with fault(scene, await server(scene)) as struck:
+            yield struck
+
+    return strike
+
+
+def _while_scaling(strike: Strike) -> Strike:
+    return lambda scene: _rescaled(scene, strike)
+
+
+def _kill_any(scene: Scene) -> AbstractAsyncContextManager[Struck]:
+    return _killed_servers(scene, scene.rng.choice([*scene.cluster.servers]))
+
+
 @asynccontextmanager
-async def _rescaled(
-    scene: Scene, strike: Callable[[Scene], AbstractAsyncContextManager[Struck]]
-) -> AsyncIterator[Struck]:
+async def _rescaled(scene: Scene, strike: Strike) -> AsyncIterator[Struck]:
     """From three copies to one and back, twice, struck each time while copies are being added."""
     for is_last in (False, True):
         await scene.pool.keep_replicas(1)
@@ -263,27 +249,6 @@ async def _rescaled(
         await scene.pool.keep_replicas(3)
 
 
-@asynccontextmanager
-async def _kill_while_scaling(scene: Scene) -> AsyncIterator[Struck]:
-    def kill_one(scene: Scene) -> AbstractAsyncContextManager[Struck]:
-        return _killed_servers(scene, scene.rng.choice([*scene.cluster.servers]))
-
-    async with _rescaled(scene, kill_one) as struck:
-        yield struck
-
-
-@asynccontextmanager
-async def _kill_all_while_scaling(scene: Scene) -> AsyncIterator[Struck]:
-    async with _rescaled(scene, _kill_all) as struck:
-        yield struck
-
-
-@asynccontextmanager
-async def _cut_power_while_scaling(scene: Scene) -> AsyncIterator[Struck]:
-    async with _rescaled(scene, _cut_power) as struck:
-        yield struck
-
-
 @dataclass(frozen=True, slots=True)
 class Kind:
     """A kind of fault: how it strikes, and for how long at least and at most.
@@ -294,7 +259,7 @@ class Kind:
     """
 
     name: str
-    strike: Callable[[Scene], AbstractAsyncContextManager[Struck]]
+    strike: Strike
     least_seconds: float = KILL_SECONDS
     most_seconds: float = HOLD_SECONDS
     is_single: bool = True
@@ -303,17 +268,17 @@ class Kind:
 
 
 KINDS: Final = (
-    Kind("kill leader", _kill_leader),
-    Kind("kill follower", _kill_follower),
+    Kind("kill leader", _of(_killed_servers, Scene.leader)),
+    Kind("kill follower", _of(_killed_servers, Scene.follower)),
     Kind("kill worker", _kill_worker),
-    Kind("pause leader", _pause_leader, PAUSE_SECONDS, PAUSE_SECONDS),
-    Kind("pause follower", _pause_follower, PAUSE_SECONDS, PAUSE_SECONDS),
+    Kind("pause leader", _of(_pause_server, Scene.leader), PAUSE_SECONDS, PAUSE_SECONDS),
+    Kind("pause follower", _of(_pause_server, Scene.follower), PAUSE_SECONDS, PAUSE_SECONDS),
     Kind("pause worker", _pause_worker, PAUSE_SECONDS, PAUSE_SECONDS),
     Kind("kill all servers", _kill_all, 0.0, is_single=False),
     Kind("wipe a server", _wipe, 0.0),
     Kind("lose the quorum", _lose_quorum, 0.0, is_single=False),
-    Kind("kill meta leader", _kill_meta_leader),
-    Kind("partition leader", _partition_leader, CUT_SECONDS),
+    Kind("kill meta leader", _of(_killed_servers, lambda scene: scene.cluster.meta_leader())),
+    Kind("partition leader", _of(_isolated, Scene.leader), CUT_SECONDS),
     Kind("cut one way", _cut_one_way, CUT_SECONDS),
     Kind("isolate clients", _isolate_client, CUT_SECONDS),
     Kind("cut bridge", _cut_bridge, CUT_SECONDS),
@@ -324,16 +289,16 @@ KINDS: Final = (
     # Where the only whole copy was killed nothing goes on before it is back.
     Kind(
         "kill, scaling",
-        _kill_while_scaling,
+        _while_scaling(_kill_any),
         KILL_SECONDS,
         CUT_SECONDS,
         is_single=False,
         is_long=True,
     ),
-    Kind("kill all, scaling", _kill_all_while_scaling, 0.0, is_single=False, is_long=True),
+    Kind("kill all, scaling", _while_scaling(_kill_all), 0.0, is_single=False, is_long=True),
     Kind(
         "cut power, scaling",
-        _cut_power_while_scaling,
+        _while_scaling(_cut_power),
         0.0,
         is_single=False,
         is_long=True,

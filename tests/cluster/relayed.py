@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import signal
-from typing import TYPE_CHECKING
 
 from tests.cluster.links import Links
 from tests.deployment import Deployment
-
-if TYPE_CHECKING:
-    from types import TracebackType
 
 
 class RelayedDeployment(Deployment):
@@ -22,15 +18,10 @@ class RelayedDeployment(Deployment):
         ports = {name: int(url.rpartition(":")[2]) for url, name in self._names.items()}
         self.links = Links(ports | dict.fromkeys(nodes, 0))  # nobody connects to a node
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.links.heal()
         try:
-            super().__exit__(kind, error, trace)
+            super().__exit__(*error)
         finally:
             self.links.close()
 

@@ -27,7 +27,6 @@ from holdfast.runtime.embedded import find_nats_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from types import TracebackType
 
     from tests.cluster.disk import Disk
 
@@ -225,12 +224,7 @@ class Cluster:
             server.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for server in self.servers.values():
             server.kill()
         self.links.close()

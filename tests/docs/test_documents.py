@@ -216,6 +216,8 @@ def test_the_architecture_names_files_that_are_there() -> None:
         for path in named
         if not (ROOT / path).exists() and not (ROOT / "service/holdfast" / path).exists()
     ] == []
+    beside = set(re.findall(r"`([\w-]+\.py)`", text))
+    assert beside - {module.name for module in (ROOT / "service").rglob("*.py")} == set()
 
 
 def test_the_architecture_names_limits_where_they_are() -> None:

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.domain.link_keys import LinkKey, read_keys, secrets_at, signing_key, write_keys
-from holdfast.domain.sigv4 import MAX_LINK_SECONDS, MAX_SKEW, LinkTarget, is_link, sign, verify
+from holdfast.domain.sigv4 import MAX_LINK_SECONDS, MAX_SKEW, LinkTarget, is_link, sign, verify_link
 from holdfast.errors import ForbiddenError, InvalidError, UnavailableError
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def signed(target: LinkTarget = TARGET, *, seconds: int = 60, secret: str = SECR
 
 def accepted(target: LinkTarget, now: datetime = NOW) -> bool:
     try:
-        verify(target, {KEY: SECRET}, now)
+        verify_link(target, {KEY: SECRET}, now)
     except ForbiddenError:
         return False
     return True
@@ -82,7 +82,7 @@ def test_a_link_that_botocore_makes_is_accepted(
     S3SigV4QueryAuth(Credentials(KEY, SECRET), "s3", region, expires=seconds).add_auth(request)
 
     url = urlsplit(request.prepare().url)
-    found = verify(
+    found = verify_link(
         LinkTarget(method=method, host=url.netloc, path=url.path, query=url.query),
         {KEY: SECRET},
         datetime.now(UTC),  # noqa: TID251  (as botocore does)
@@ -208,7 +208,7 @@ def test_a_link_holds_from_when_it_was_signed_until_it_expires() -> None:
 
     assert accepted(link, NOW + timedelta(seconds=59.9))
     with pytest.raises(ForbiddenError, match="expired"):
-        verify(link, {KEY: SECRET}, NOW + timedelta(seconds=60))
+        verify_link(link, {KEY: SECRET}, NOW + timedelta(seconds=60))
     assert accepted(link, NOW - MAX_SKEW)
     assert not accepted(link, NOW - MAX_SKEW - timedelta(seconds=1))
 
@@ -243,10 +243,10 @@ def test_the_end_of_a_key_ends_its_links() -> None:
     keys = [key(KEY, -9, 1)]
     link = signed(secret=keys[0].secret, seconds=3600)
 
-    verify(link, secrets_at(keys, NOW), NOW)
+    verify_link(link, secrets_at(keys, NOW), NOW)
     later = NOW + timedelta(minutes=1)
     with pytest.raises(ForbiddenError, match="not valid"):
-        verify(link, secrets_at(keys, later), later)
+        verify_link(link, secrets_at(keys, later), later)
 
 
 def test_without_a_key_that_holds_no_link_is_made() -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import pytest
+from tests.repository.pool import name_targets
 
 from holdfast.bootstrap.sources import SOURCES
 from holdfast.domain.digest import Digest, digest_of
@@ -121,7 +122,13 @@ class Pool:
         store = GatedStore(self.jetstream, self.bucket)
         records = KeyValueRecordStore(self.jetstream, self.bucket, new_id=SOURCES.new_id)
         uploads = UploadService(
-            store, records, owner=name, part_size=1024, sources=SOURCES, limits=UploadLimits()
+            store,
+            records,
+            owner=name,
+            part_size=1024,
+            sources=SOURCES,
+            limits=UploadLimits(),
+            targets=name_targets(name, store, records, SOURCES),
         )
         return Worker(store, uploads)
 

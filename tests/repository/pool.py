@@ -17,6 +17,11 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 from holdfast.bootstrap.sources import SOURCES
 from holdfast.domain.digest import Digest, digest_of
 from holdfast.errors import NotFoundError, OutcomeUnknownError, UnavailableError
+from holdfast.repository.names.bytes import NamedBytes
+from holdfast.repository.names.past import PastWrites
+from holdfast.repository.names.rules import NameRules
+from holdfast.repository.names.targets import NameTargets
+from holdfast.repository.names.writes import NameWrites
 from holdfast.repository.uploads.owned import Opened, UploadLimits
 from holdfast.repository.uploads.record import Result
 from holdfast.repository.uploads.uploads import UploadService
@@ -308,6 +313,16 @@ class DoomedRecordStore:
         await self._inner.aclose()
 
 
+def name_targets(
+    worker: str, blobs: BlobStore, records: RecordStore, sources: Sources
+) -> NameTargets:
+    """The names that uploads of a worker may be for, which lie in ``records``."""
+    rules = NameRules(records, monotonic=sources.monotonic)
+    past = PastWrites(records, sources.clock)
+    writes = NameWrites(records, rules, past, worker=worker, sources=sources)
+    return NameTargets(writes, NamedBytes(blobs, sources), sources)
+
+
 class Pool:
     """What the workers share."""
 
@@ -342,14 +357,15 @@ class Pool:
         records = records or self.records
         if doom is not None:
             blobs, records = DoomedBlobStore(blobs, doom), DoomedRecordStore(records, doom)
+        sources = replace(self.time.sources, new_id=new_id)
         return UploadService(
             blobs,
             records,
             owner=name,
             part_size=PART_BYTES,
-            sources=replace(self.time.sources, new_id=new_id),
+            sources=sources,
             limits=limits or UploadLimits(),
-            targets=targets,
+            targets=targets or name_targets(name, blobs, records, sources),
         )
 
     async def leftovers(self) -> dict[str, int]:

@@ -74,8 +74,7 @@ class CareParts:
             stores.records,
             self.scrub,
             surroundings,
-            clock=sources.clock,
-            monotonic=sources.monotonic,
+            sources=sources,
         )
         self.usage = Usage(inventory, collector, monotonic=sources.monotonic)
 

@@ -77,7 +77,7 @@ async def upgrade(*, wait: float = 0, json: bool = False, flags: StoreFlags | No
 
 @app.command(name="accept-loss")
 async def accept_loss_(*, json: bool = False, flags: StoreFlags | None = None) -> None:
-    """Let collection go on after records were lost, which it says. Their content may go then.
+    """Let collection go on after it reported lost records. Their content may go then.
 
     Before that, bring the records back if you can: from a mirror or a copy of the server's files.
 

@@ -109,7 +109,7 @@ async def blobs(
 ) -> int:
     """Import files that are named by their SHA-256, at and below a directory, as blobs.
 
-    One with other bytes than its name says, as after a crash, is told and not imported.
+    Reports a file whose bytes do not match its name, as after a crash, and leaves it out.
     """
     tally = _Tally(dry_run=dry_run)
     async with await connect(flags) as connection:
@@ -153,8 +153,8 @@ async def store(
 ) -> int:
     """Import the blobs of a named blob server: ID/data.raw with a state file beside it.
 
-    Those that were whole come in under their names; a name that has other bytes here is told, and
-    stays as it is. The older server must not run.
+    Whole blobs come in under their names; a name that has other bytes here is reported, and stays
+    as it is. The older server must not run.
     """
     tally = _Tally(dry_run=dry_run)
     async with await connect(flags) as connection:
@@ -194,10 +194,10 @@ async def archive(
     dry_run: DryRun = False,
     flags: ClientFlags | None = None,
 ) -> int:
-    """Import archives as snapshots of an app, each with a label that says of which archive it is.
+    """Import archives as snapshots of an app, each with a label that names the archive.
 
-    Labels are taken from _metadata/NAME.json beside an archive, too, and a SHA-256 that is there is
-    compared. Content is stored anew, sharing what it can.
+    Labels are also taken from _metadata/NAME.json beside an archive, and its SHA-256 is compared.
+    Content is stored anew, sharing what it can.
     """
     check_app(app)
     given = parse_labels(label)

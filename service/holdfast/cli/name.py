@@ -170,7 +170,7 @@ async def get(
 
 @app.command
 async def ls(
-    prefix: Annotated[str, Parameter(help="How the names begin.")] = "",
+    prefix: Annotated[str, Parameter(help="Prefix of the names.")] = "",
     /,
     *,
     long: Annotated[

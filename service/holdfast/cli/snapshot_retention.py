@@ -79,7 +79,7 @@ async def prune(
     app: Annotated[str | None, Parameter(help="The app.", show_default=False)] = None,
     /,
     *,
-    all: Annotated[bool, Flag, Parameter(help="Each app instead.")] = False,  # noqa: A002 - the flag's name
+    all: Annotated[bool, Flag, Parameter(help="All apps.")] = False,  # noqa: A002 - the flag's name
     label: OnlyLabel = (),
     keep: KeepFlags | None = None,
     dry_run: Annotated[bool, Flag, Parameter(help="Only print what would be done.")] = False,
@@ -181,8 +181,8 @@ async def policy(
     /,
     *,
     keep: KeepFlags | None = None,
-    keep_all: Annotated[bool, Flag, Parameter(help="Have it keep everything.")] = False,
-    none: Annotated[bool, Flag, Parameter(help="Have the app none of its own.")] = False,
+    keep_all: Annotated[bool, Flag, Parameter(help="Keep everything.")] = False,
+    none: Annotated[bool, Flag, Parameter(help="Remove the app's own policy.")] = False,
     if_revision: Annotated[
         int | None, Parameter(help="Change it only if it has this revision.")
     ] = None,

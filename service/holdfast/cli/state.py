@@ -58,9 +58,7 @@ Time = Annotated[
 ]
 JsonFile = Annotated[str, DASH, Parameter(help="A file with JSON; - is standard input.")]
 Hash = Annotated[str | None, Parameter(name="--hash", help="The save with this hash.")]
-OfLineage = Annotated[
-    str | None, Parameter(help="Only of the log with this lineage, as an answer told it.")
-]
+OfLineage = Annotated[str | None, Parameter(help="Be about the log that has this lineage alone.")]
 
 _NO_HASH: Final = "-"
 
@@ -75,7 +73,7 @@ async def append(
         str, Parameter(help="Only if the last command is this one: any, none, or a number.")
     ] = "any",
     lineage: OfLineage = None,
-    hlc: Annotated[str | None, Parameter(help="Their times come after this one.")] = None,
+    hlc: Annotated[str | None, Parameter(help="Give them times after this one.")] = None,
     as_bytes: Annotated[
         bool, Flag, Parameter(name="--bytes", help="COMMANDS are files, each of them a command.")
     ] = False,
@@ -174,7 +172,7 @@ async def save(
     hlc: Annotated[str, Parameter(help="The time of that command.")] = "",
     as_bytes: Bytes = False,
     force: Annotated[
-        bool, Flag, Parameter(help="Also if it is older than the newest save.")
+        bool, Flag, Parameter(help="Save it even if it is older than the newest save.")
     ] = False,
     json: Json = False,
     flags: ClientFlags | None = None,
@@ -216,7 +214,7 @@ async def show(
     output: Annotated[
         str | None,
         DASH,
-        Parameter(name=("--output", "-o"), help="Write the state to this file; - is the output."),
+        Parameter(name=("--output", "-o"), help="Write the state to a file; - is standard output."),
     ] = None,
     every: Annotated[
         bool, Flag, Parameter(name="--all", help="Every save that is kept, a line each.")
@@ -224,7 +222,7 @@ async def show(
     json: Json = False,
     flags: ClientFlags | None = None,
 ) -> None:
-    """Print what is recorded of the newest save, or of one of before; or write its state.
+    """Print what is recorded of the newest save, or an earlier one; or write its state.
 
     The file appears when every byte is there and has been checked, or not at all.
     """
@@ -374,7 +372,7 @@ async def verify(name: str, /, *, json: Json = False, flags: ClientFlags | None 
 
 @app.command
 async def ls(
-    prefix: Annotated[str, Parameter(help="How the names begin.")] = "",
+    prefix: Annotated[str, Parameter(help="Prefix of the names.")] = "",
     /,
     *,
     long: Annotated[
@@ -438,7 +436,7 @@ async def policy(
     json: Json = False,
     flags: ClientFlags | None = None,
 ) -> None:
-    """Print what is kept of a state, and change what an option says."""
+    """Print what is kept of a state, or change it."""
     seconds = _seconds(keep_for)
     async with await connect(flags) as connection:
         found = await connection.states.set_policy(

@@ -33,8 +33,8 @@ def create(
 ) -> None:
     """Add a token to the file, which is made if there is none, and print it: it is not kept.
 
-    The right is read, write (which may read) or admin (which may all), of paths that begin with the
-    prefix: end that with a / to mean what is below. read:/ is for everything.
+    The right is read, write (which may read) or admin (which may do everything), for paths that
+    begin with the prefix: end that with a / to mean what is below. read:/ is for everything.
     """
     now = utc_now().replace(microsecond=0)
     text, token = new_token(

@@ -64,7 +64,7 @@ def up(
     exit_after_demo: Annotated[
         bool,
         Parameter(
-            help="Exit after the demo, with 0 if every byte came back. Files: this directory.",
+            help="Exit after the demo, by default of this directory; 0 if every byte came back.",
             negative="",
         ),
     ] = False,
@@ -210,7 +210,8 @@ class _Machine:
 
     def _tell(self, url: str | None) -> None:
         holdfast = _own_command()
-        print_line(f"holdfast is up: {len(self._nodes)} workers, {self._server.url}")
+        workers = "1 worker" if len(self._nodes) == 1 else f"{len(self._nodes)} workers"
+        print_line(f"holdfast is up: {workers}, {self._server.url}")
         if url is not None:
             print_line(f"HTTP is at {url}")
         print_line(f"Data and logs are in {self._directory}")

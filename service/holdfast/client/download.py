@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from holdfast.client.windows import Patience, Window, WindowReader, pieces_of, wanted_bytes
+from holdfast.client.windows import Patience, Window, WindowReader, wanted_bytes, window_pieces
 from holdfast.domain.digest import digest_of
 from holdfast.domain.limits import max_inline_bytes
 from holdfast.errors import CorruptError, InvalidError, NotFoundError
@@ -143,7 +143,7 @@ async def stream_blob(
     sha256 = None if _is_range(request) else hashlib.sha256()
     held: memoryview | None = None
     windows = _windows(requester, request, begun, is_kept=is_kept)
-    async with aclosing(pieces_of(windows, request, progress)) as pieces:
+    async with aclosing(window_pieces(windows, request, progress)) as pieces:
         async for piece in pieces:
             if sha256 is not None:
                 sha256.update(piece)

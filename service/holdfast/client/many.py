@@ -18,7 +18,7 @@ from collections.abc import (
 from typing import Final
 
 from holdfast.client.budget import ByteBudget
-from holdfast.client.sources import Source, size_of
+from holdfast.client.sources import Source, source_size
 from holdfast.domain.limits import MIB, UPLOAD_WINDOW_BYTES
 
 AT_ONCE: Final = 256
@@ -79,7 +79,7 @@ async def in_order[T, R](
 
 def weight_of(source: Source) -> int:
     """Bytes of ``source`` in memory while it is put."""
-    size = size_of(source)
+    size = source_size(source)
     return UPLOAD_WINDOW_BYTES if size is None else min(size, UPLOAD_WINDOW_BYTES)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from holdfast.client.sources import OnBytes, Source, blocks, pieces, size_of, whole_if_small
+from holdfast.client.sources import OnBytes, Source, blocks, pieces, source_size, whole_if_small
 from holdfast.client.upload import Upload, Uploaded
 from holdfast.domain.limits import MAX_BLOB_BYTES, max_inline_bytes
 from holdfast.errors import TooLargeError
@@ -47,7 +47,7 @@ async def put_source(
     most = max_inline_bytes(requester.connection.max_payload)
     whole = await whole_if_small(source, most, files)
     if whole is None:
-        size = size_of(source)
+        size = source_size(source)
         if size is not None and size > MAX_BLOB_BYTES:
             raise TooLargeError(f"a blob has at most {MAX_BLOB_BYTES} bytes")
         # Only of what cannot change the size is announced: the worker takes it at its word.

@@ -41,7 +41,7 @@ type OnBytes = Callable[[int, int | None], None]
 """Told (bytes done, bytes in all; None where that is not known)."""
 
 
-def size_of(source: Source) -> int | None:
+def source_size(source: Source) -> int | None:
     """Bytes that will come, as far as that can be told: a file may change meanwhile."""
     if isinstance(source, bytes | bytearray | memoryview):
         return memoryview(source).nbytes
@@ -59,7 +59,7 @@ async def whole_if_small(source: Source, most_bytes: int, files: SmallFiles) -> 
 
     None where it is more, or where it cannot be told before it is read. Raises OSError.
     """
-    size = size_of(source)
+    size = source_size(source)
     if size is None or size > most_bytes:
         return None
     if isinstance(source, str | os.PathLike):

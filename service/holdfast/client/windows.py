@@ -309,7 +309,7 @@ class WindowReader(Generic[HeadT]):
         return head
 
 
-async def pieces_of(
+async def window_pieces(
     windows: AsyncGenerator[Window[HeadT]],
     request: GetBlob | ReadFile,
     progress: OnBytes | None,

@@ -114,7 +114,7 @@ def sign(
     return f"{query}&{_SIGNATURE}={signature}"
 
 
-def verify(target: LinkTarget, secrets: Mapping[str, str], now: datetime) -> Signed:
+def verify_link(target: LinkTarget, secrets: Mapping[str, str], now: datetime) -> Signed:
     """The signer of the link ``target``, by the ``secrets`` of the keys that hold now.
 
     Raises ForbiddenError, which tells an expired link apart and no other reason.

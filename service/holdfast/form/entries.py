@@ -66,6 +66,13 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     offset: int = 0
 
 
+def clamped(time_ns: int) -> int:
+    """``time_ns``, or the nearest time that a snapshot can record."""
+    if -MAX_TIME_NS <= time_ns <= MAX_TIME_NS:
+        return time_ns
+    return MAX_TIME_NS if time_ns > 0 else -MAX_TIME_NS
+
+
 def order_key(path: bytes) -> bytes:
     """Entries ascend by this: a directory comes just before what is in it."""
     return path.replace(b"/", b"\0")

@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect
 
 from holdfast.domain.link_keys import read_keys, secrets_at
 from holdfast.domain.link_targets import LINK_CREATE, LINK_DIGEST, LINK_ONCE, PublicUrl
-from holdfast.domain.sigv4 import PREFIX, LinkTarget, Signed, is_link, verify
+from holdfast.domain.sigv4 import PREFIX, LinkTarget, Signed, is_link, verify_link
 from holdfast.errors import ForbiddenError, HoldfastError, NotFoundError
 from holdfast.gateway.access import LINKED
 from holdfast.gateway.guard import IS_GONE
@@ -109,7 +109,7 @@ class LinkGate:
             query=_query(scope),
             headers=_headers(scope),
         )
-        return verify(target, secrets_at(self._keys.read(), now), now)
+        return verify_link(target, secrets_at(self._keys.read(), now), now)
 
     async def _check_snapshot(self, path: str, digest: str) -> None:
         """Raises NotFoundError unless the snapshot has that digest."""

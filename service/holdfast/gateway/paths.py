@@ -65,7 +65,7 @@ def path_bytes(request: Request, skipped: int, *, any_character: bool = False) -
     return decoded
 
 
-def path_text(request: Request, skipped: int) -> str:
+def rest_of_path(request: Request, skipped: int) -> str:
     """As ``path_bytes``, as text. Raises HttpError (400) where it is not UTF-8."""
     try:
         return path_bytes(request, skipped).decode()

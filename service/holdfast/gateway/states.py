@@ -35,7 +35,7 @@ from holdfast.gateway.parameters import (
     converted,
     given,
 )
-from holdfast.gateway.paths import path_text
+from holdfast.gateway.paths import rest_of_path
 from holdfast.gateway.problems import HttpError, json_answer
 from holdfast.gateway.route import (
     ABSENT,
@@ -206,7 +206,7 @@ class StateRoutes(ContentRoutes):
 
     def _name_of(self, request: Request) -> str:
         if "name" in request.path_params:
-            return check_blob_name(path_text(request, 1))
+            return check_blob_name(rest_of_path(request, 1))
         if self._only is None:
             raise NotFoundError("no state is configured for this path: name one in it")
         return self._only

@@ -29,7 +29,7 @@ from holdfast.gateway.parameters import (
     labels_of,
     media_type_of,
 )
-from holdfast.gateway.paths import name_url, path_text
+from holdfast.gateway.paths import name_url, rest_of_path
 from holdfast.gateway.problems import json_answer
 from holdfast.gateway.route import BYTES, CONTENT, HttpAnswer, HttpRoute, Parameter, reading
 from holdfast.gateway.sources import blob_source
@@ -197,7 +197,7 @@ _NONE: Final = "there is no blob of that name"
 def _name_of(request: Request) -> str:
     """The name that ``request`` is about. Raises HttpError (400), InvalidError."""
     if "name" in request.path_params:
-        return check_blob_name(path_text(request, 1))
+        return check_blob_name(rest_of_path(request, 1))
     name: str | None = given(request, _NAME).get("name")
     if name is None:
         raise InvalidError("which name? /store/NAME or /store?name=")

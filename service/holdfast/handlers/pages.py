@@ -53,7 +53,7 @@ def cursor_of(text: str) -> str:
     return urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
-def text_of(cursor: str) -> str:
+def cursor_text(cursor: str) -> str:
     """The text that ``cursor`` was made of. Raises InvalidError."""
     try:
         return urlsafe_b64decode(f"{cursor}==").decode()

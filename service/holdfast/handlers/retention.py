@@ -11,7 +11,7 @@ from holdfast.domain.names import SnapshotKey, check_app
 from holdfast.domain.retention import Retention
 from holdfast.errors import InvalidError
 from holdfast.handlers.endpoint import AnyEndpoint, Call, Endpoint
-from holdfast.handlers.pages import cursor_of, fitting, text_of
+from holdfast.handlers.pages import cursor_of, cursor_text, fitting
 from holdfast.handlers.snapshot_replies import snapshot_reply
 from holdfast.protocol.retention import (
     GET_POLICY,
@@ -67,7 +67,7 @@ class RetentionHandlers:
         keep = _retention(request.keep)
         if keep is not None and keep.keeps_all:
             raise InvalidError("say what to keep, or leave `keep` out to go by the policy")
-        await self._snapshots.claim(call.op_id, f"pruned:{request.app or ''}")
+        await self._snapshots.ops.claim(call.op_id, f"pruned:{request.app or ''}")
         apps = await self._apps(request)
         done: list[Pruned] = []
         cursor = None
@@ -95,14 +95,14 @@ class RetentionHandlers:
         apps = await (self._pruner.apps() if request.keep is None else self._pruner.all_apps())
         if request.cursor is None:
             return apps
-        return apps[bisect_right(apps, check_app(text_of(request.cursor))) :]
+        return apps[bisect_right(apps, check_app(cursor_text(request.cursor))) :]
 
     async def hold(self, request: HoldSnapshot, call: Call) -> SnapshotRecord:
         """``snapshot.hold``."""
         if request.reason and not request.hold:
             raise InvalidError("a reason is for a hold")
         key = SnapshotKey.parse(request.key)
-        await self._snapshots.claim(call.op_id, f"held:{key}")
+        await self._snapshots.ops.claim(call.op_id, f"held:{key}")
         reason = request.reason if request.hold else None
         return snapshot_reply(await self._snapshots.hold(key, reason))
 
@@ -112,7 +112,7 @@ class RetentionHandlers:
 
     async def set_policy(self, request: SetPolicy, call: Call) -> SnapshotPolicy:
         """``snapshot.set_policy``."""
-        await self._snapshots.claim(call.op_id, f"policy:{request.app or ''}")
+        await self._snapshots.ops.claim(call.op_id, f"policy:{request.app or ''}")
         changed = await self._policies.change(
             request.app or "", _retention(request.keep), expected=request.if_revision
         )

@@ -203,7 +203,7 @@ class SnapshotHandlers:
 
     async def purge(self, request: PurgeSnapshots, call: Call) -> SnapshotsPurged:
         """``snapshot.purge``."""
-        await self._snapshots.claim(call.op_id, f"purged:{request.app}")
+        await self._snapshots.ops.claim(call.op_id, f"purged:{request.app}")
         return SnapshotsPurged(deleted=await self._snapshots.purge(request.app))
 
     async def begin(self, request: BeginSnapshot, call: Call) -> SnapshotRecord:
@@ -225,7 +225,7 @@ class SnapshotHandlers:
     async def commit(self, request: CommitSnapshot, call: Call) -> SnapshotRecord:
         """``snapshot.commit``."""
         key = SnapshotKey.parse(request.key)
-        await self._snapshots.claim(call.op_id, f"committed:{key}")
+        await self._snapshots.ops.claim(call.op_id, f"committed:{key}")
         committed = await self._snapshots.commit(
             key,
             Digest(request.digest),

@@ -14,7 +14,7 @@ from holdfast.domain.digest import Digest, check_expected, digest_of
 from holdfast.domain.op_id import bind_op_id, split_op_id
 from holdfast.errors import InvalidError, TooLargeError
 from holdfast.handlers.endpoint import AnyEndpoint, Call, Endpoint
-from holdfast.handlers.pages import cursor_of, page_of, text_of
+from holdfast.handlers.pages import cursor_of, cursor_text, page_of
 from holdfast.protocol.blobs import OPEN_UPLOAD
 from holdfast.protocol.states import (
     APPEND_BYTES,
@@ -250,7 +250,7 @@ class StateHandlers:
 
     async def states(self, request: ListStates, _: Call) -> StatePage:
         """``snapshot.states``."""
-        after = None if request.cursor is None else check_blob_name(text_of(request.cursor))
+        after = None if request.cursor is None else check_blob_name(cursor_text(request.cursor))
         rows, last = await self._upkeep.page(request.prefix, after=after, limit=request.limit)
         states, cursor = page_of(
             rows,

@@ -13,7 +13,7 @@ from holdfast.protocol import headers
 from holdfast.protocol.message import WIRE_VERSION
 from holdfast.protocol.operation import QUEUE_GROUP, AnyOperation, Body
 from holdfast.protocol.problem import Problem
-from holdfast.protocol.schemas import Schema, caller_headers, component_schemas, sides
+from holdfast.protocol.schemas import Schema, caller_headers, component_schemas, sides, text
 from holdfast.protocol.table import OPERATIONS
 
 if TYPE_CHECKING:
@@ -157,12 +157,11 @@ def _problem_message() -> Schema:
         "headers": {
             "type": "object",
             "properties": {
-                headers.SERVICE_ERROR: {"description": "The error, on one line.", "type": "string"},
-                headers.SERVICE_ERROR_CODE: {
-                    "description": "The status, as in HTTP.",
-                    "type": "string",
-                    "examples": sorted({str(error.status) for error in ERRORS}),
-                },
+                headers.SERVICE_ERROR: text("The error, on one line."),
+                headers.SERVICE_ERROR_CODE: text(
+                    "The status, as in HTTP.",
+                    examples=sorted({str(error.status) for error in ERRORS}),
+                ),
             },
             "required": [headers.SERVICE_ERROR, headers.SERVICE_ERROR_CODE],
         },

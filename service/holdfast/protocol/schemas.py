@@ -87,29 +87,25 @@ def component_schemas(ref_template: str) -> dict[str, Schema]:
 def caller_headers(*, mutates: bool) -> dict[str, Schema]:
     """The headers that any request may carry; those that change something may carry ``Op-Id``."""
     known: dict[str, Schema] = {
-        headers.CONTENT_TYPE: {
-            "description": "Encoding of body and reply: application/json or application/msgpack.",
-            "type": "string",
-            "default": "application/json",
-        },
-        headers.TIMEOUT: {
-            "description": "Seconds that the caller is going to wait, a decimal number.",
-            "type": "string",
-        },
-        headers.TRACEPARENT: {
-            "description": "W3C trace context, for the worker's log.",
-            "type": "string",
-        },
+        headers.CONTENT_TYPE: text(
+            "Encoding of body and reply: application/json or application/msgpack.",
+            default="application/json",
+        ),
+        headers.TIMEOUT: text("Seconds that the caller is going to wait, a decimal number."),
+        headers.TRACEPARENT: text("W3C trace context, for the worker's log."),
     }
     if mutates:
-        known[headers.OP_ID] = {
-            "description": "An id of the caller's making. A repeat with the same one gets the "
-            "first answer.",
-            "type": "string",
-            "minLength": 1,
-            "maxLength": MAX_OP_ID_CHARS,
-        }
+        known[headers.OP_ID] = text(
+            "An id of the caller's making. A repeat with the same one gets the first answer.",
+            minLength=1,
+            maxLength=MAX_OP_ID_CHARS,
+        )
     return known
+
+
+def text(description: str, **more: Any) -> Schema:
+    """The schema of a text that is so described."""
+    return {"description": description, "type": "string", **more}
 
 
 def _document(schema_id: str, kind: type[msgspec.Struct], *, as_headers: bool) -> Schema:

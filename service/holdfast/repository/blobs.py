@@ -286,7 +286,7 @@ class BlobRepository:
             )
             rows = list(zip(listing.entries, listing.after, strict=True))
             for several in _groups(rows):
-                await self._verify_several([entry for entry, _ in several], report)
+                await asyncio.gather(*(self._verify_one(entry, report) for entry, _ in several))
                 report.cursor = several[-1][1]
                 if not has_time():
                     return report
@@ -295,19 +295,14 @@ class BlobRepository:
                 break
         return report
 
-    async def _verify_several(
-        self, entries: Sequence[BlobInfo | ForeignObject], report: Verification
-    ) -> None:
-        for entry in entries:
-            if isinstance(entry, UnreadableObject) and is_digest(entry.name):
-                report.checked += 1
-                digest = Digest(entry.name)
-                report.damaged.append(CorruptBlob(digest, CorruptError.code, entry.detail))
-        blobs = [entry for entry in entries if isinstance(entry, BlobInfo)]
-        await asyncio.gather(*(self._verify_one(info, report) for info in blobs))
-
-    async def _verify_one(self, info: BlobInfo, report: Verification) -> None:
+    async def _verify_one(self, info: BlobInfo | ForeignObject, report: Verification) -> None:
         """Read a blob back. A damaged one is remembered, so that the next put replaces it."""
+        if isinstance(info, UnreadableObject) and is_digest(info.name):
+            report.checked += 1
+            damaged = CorruptBlob(Digest(info.name), CorruptError.code, info.detail)
+            report.damaged.append(damaged)
+        if not isinstance(info, BlobInfo):
+            return
         store = self._store(BLOBS)
         try:
             await store.read_back(info, freely)

@@ -3,6 +3,8 @@
 Uploads know names by this port only. The order of an upload's end: the digest is promised, the blob
 is made (or touched, if it was there), the name has it, and then the upload has ended. So a worker
 that answers that an upload is committed knows that its name is.
+
+Why: docs/decisions.md, "The end of a streamed write".
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from holdfast.errors import UnavailableError
+from holdfast.errors import ConflictError, UnavailableError
 
 if TYPE_CHECKING:
     from holdfast.domain.blob_names import Said, Verb
@@ -21,6 +23,10 @@ if TYPE_CHECKING:
 
 class GivenUpError(UnavailableError):
     """The announcement is gone: others took it for abandoned. Nothing came of it."""
+
+
+class RefusedDeliveryError(ConflictError):
+    """The name does not get the blob, now or later: the upload has failed."""
 
 
 class UploadTarget(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,8 +58,8 @@ class Named:
 class Targets(Protocol):
     """The names of a deployment, for uploads.
 
-    All of it may be repeated. ConflictError and NotFoundError say that the conditions of the write
-    do not hold (any more): nothing is announced then. GivenUpError says that nothing is announced.
+    All of it may be repeated. RefusedDeliveryError says that the conditions of the write do not
+    hold any more, or that it was given up: nothing is announced then.
     """
 
     async def announce(self, new: NewTarget, op: str, upload: str) -> Named | None:
@@ -65,17 +71,17 @@ class Targets(Protocol):
     async def promise(self, target: UploadTarget, digest: Digest, size: int) -> None:
         """Say which blob it will be, before its record is published.
 
-        Raises GivenUpError, ConflictError (it kept changing), UnavailableError.
+        Raises RefusedDeliveryError, ConflictError (it kept changing), UnavailableError.
         """
-
-    async def touch(self, digest: Digest) -> bool:
-        """Have collectors leave a blob that was there before; is it there still?"""
 
     async def commit(self, target: UploadTarget) -> Named:
-        """Have the name have the blob that was promised.
+        """Have the name have the blob that was promised, and is there, touched after that.
 
-        Raises ConflictError, NotFoundError, GivenUpError, UnavailableError, OutcomeUnknownError.
+        Raises RefusedDeliveryError, UnavailableError, OutcomeUnknownError.
         """
+
+    async def commit_present(self, target: UploadTarget, digest: Digest, size: int) -> Named | None:
+        """As `promise` and `commit`, of a blob that is there already; None if it is not."""
 
     async def fail(self, target: UploadTarget, reason: str) -> None:
         """End the announcement without a blob; where that fails, its lapse does."""

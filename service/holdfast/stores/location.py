@@ -8,23 +8,31 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from holdfast.domain.store_state import MAX_REPLICAS, Layout, Storage
+from holdfast.domain.store_state import MAX_REPLICAS, Layout
 from holdfast.errors import InvalidError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 _FORMS: Final = "a store is memory://, disk:///absolute/path or nats://BUCKET?replicas=N"
 _BUCKET: Final = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
-_TAG: Final = re.compile(r"[A-Za-z0-9_.:=/-]{1,64}", re.ASCII)
-_CLUSTER: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
-_OPTIONS: Final = ("replicas", "storage", "max_bytes", "states_max_bytes", "tags", "cluster")
 MAX_TAGS: Final = 8
-_SIZE: Final = re.compile(r"(\d{1,18})([KMGT]i?B?)?", re.ASCII)
 _UNITS: Final = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
+_TAG: Final = r"[A-Za-z0-9_.:=/-]{1,64}"
+_SIZE: Final = r"-1|(?!0+(?!\d))\d{1,18}([KMGT]i?B?)?"
+_BYTES: Final = "a number of bytes such as 1073741824 or 1GiB, or -1"
+_OPTIONS: Final = {
+    "replicas": (rf"[1-{MAX_REPLICAS}]", f"1 to {MAX_REPLICAS}"),
+    "storage": ("file|memory", "file or memory"),
+    "max_bytes": (_SIZE, _BYTES),
+    "states_max_bytes": (_SIZE, _BYTES),
+    "tags": (
+        rf"{_TAG}(,{_TAG}){{0,{MAX_TAGS - 1}}}",
+        f"up to {MAX_TAGS} of the servers' tags with commas between: tags=ssd,eu",
+    ),
+    "cluster": ("[A-Za-z0-9_.-]{1,64}", "the name of a cluster: 1 to 64 of A-Z a-z 0-9 _ . -"),
+}
+"""The form of each option, in a pattern and in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,52 +85,24 @@ def _bucket(bucket: str, pairs: list[tuple[str, str]]) -> BucketLocation:
     if unknown := sorted(options.keys() - set(_OPTIONS)):
         msg = f"a store's URL has no option {unknown[0]!r}: it has {', '.join(_OPTIONS)}"
         raise InvalidError(msg)
+    for name, text in options.items():
+        form, words = _OPTIONS[name]
+        if re.fullmatch(form, text, re.ASCII) is None:
+            raise InvalidError(f"{name} is {words}")
     return BucketLocation(
         bucket=bucket,
-        replicas=_replicas(options["replicas"]) if "replicas" in options else None,
-        storage=_storage(options.get("storage", "file")),
-        max_bytes=_limit(options, "max_bytes"),
-        states_max_bytes=_limit(options, "states_max_bytes"),
-        tags=_tags(options["tags"]) if "tags" in options else (),
-        cluster=_cluster(options["cluster"]) if "cluster" in options else None,
+        replicas=int(options["replicas"]) if "replicas" in options else None,
+        storage="memory" if options.get("storage") == "memory" else "file",
+        max_bytes=_bytes(options.get("max_bytes")),
+        states_max_bytes=_bytes(options.get("states_max_bytes")),
+        tags=tuple(dict.fromkeys(options["tags"].split(","))) if "tags" in options else (),
+        cluster=options.get("cluster"),
     )
 
 
-def _replicas(text: str) -> int:
-    if text not in {str(n) for n in range(1, MAX_REPLICAS + 1)}:
-        raise InvalidError(f"replicas is 1 to {MAX_REPLICAS}")
-    return int(text)
-
-
-def _storage(text: str) -> Storage:
-    if text == "file":
-        return "file"
-    if text == "memory":
-        return "memory"
-    raise InvalidError("storage is file or memory")
-
-
-def _tags(text: str) -> tuple[str, ...]:
-    tags = tuple(text.split(","))
-    if len(tags) > MAX_TAGS or not all(map(_TAG.fullmatch, tags)):
-        msg = f"tags is up to {MAX_TAGS} of the servers' tags with commas between: tags=ssd,eu"
-        raise InvalidError(msg)
-    return tuple(dict.fromkeys(tags))
-
-
-def _cluster(text: str) -> str:
-    if _CLUSTER.fullmatch(text) is None:
-        raise InvalidError("cluster is the name of a cluster: 1 to 64 of A-Z a-z 0-9 _ . -")
-    return text
-
-
-def _limit(options: Mapping[str, str], name: str) -> int | None:
-    if name not in options:
+def _bytes(size: str | None) -> int | None:
+    """The bytes that ``size`` stands for, which has the form of one."""
+    if size is None:
         return None
-    text = options[name]
-    if text == "-1":
-        return -1
-    match = _SIZE.fullmatch(text)
-    if match is None or int(match[1]) == 0:
-        raise InvalidError(f"{name} is a number of bytes such as 1073741824 or 1GiB, or -1")
-    return int(match[1]) * _UNITS[(match[2] or "")[:1]]
+    number = size.rstrip("KMGTiB")
+    return int(number) * _UNITS[size[len(number) :][:1]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -58,8 +59,7 @@ def doctor_of(
             clocks=lambda off: {"here": off},
             troubles=lambda: troubles or {},
         ),
-        clock=lambda: SOURCES.clock() + skew,
-        monotonic=monotonic,
+        sources=replace(SOURCES, clock=lambda: SOURCES.clock() + skew, monotonic=monotonic),
     )
 
 

@@ -15,11 +15,10 @@ import stat
 from typing import Final
 
 from holdfast.archive.chain import DirectoryChain, open_quietly
-from holdfast.archive.create.walk import clamped
 from holdfast.archive.ports import Described, FileReader, Scanned, Warn
 from holdfast.archive.troubles import Troubles, changed, unreadable
 from holdfast.domain.limits import KIB, MIB
-from holdfast.form.entries import MAX_XATTRS, MAX_XATTRS_BYTES, Kind
+from holdfast.form.entries import MAX_XATTRS, MAX_XATTRS_BYTES, Kind, clamped
 from holdfast.form.sparse import MAX_SEGMENTS, to_blocks
 from holdfast.form.terms import EntryWarning
 

@@ -23,7 +23,7 @@ from holdfast.archive.file_systems import tells_of_changes
 from holdfast.archive.ports import Scanned, Warn
 from holdfast.archive.staging import STAGING_PREFIX
 from holdfast.archive.troubles import Troubles, Unreadable, separate_symlink
-from holdfast.form.entries import MAX_PATH_BYTES, MAX_TIME_NS, Kind
+from holdfast.form.entries import MAX_PATH_BYTES, Kind, clamped
 from holdfast.form.terms import EntryWarning
 
 if TYPE_CHECKING:
@@ -257,13 +257,6 @@ def _is_directory(item: os.DirEntry[str]) -> bool:
         return item.is_dir(follow_symlinks=False)
     except OSError:
         return False
-
-
-def clamped(time_ns: int) -> int:
-    """``time_ns``, or the nearest time that a snapshot can record."""
-    if -MAX_TIME_NS <= time_ns <= MAX_TIME_NS:
-        return time_ns
-    return MAX_TIME_NS if time_ns > 0 else -MAX_TIME_NS
 
 
 def _skipped(path: bytes, detail: str) -> EntryWarning:

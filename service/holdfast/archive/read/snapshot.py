@@ -230,7 +230,7 @@ class SnapshotReader:
         """The same for several spans of one pack, each an offset with a size."""
         found = _cuts(self.pack(pack), spans)
         if found is None:
-            latest = self._latest(pack)
+            latest = self._fetched(self._store.get_latest, Digest(pack.hex()), "pack")
             self._packs.put(pack, latest)
             found = _cuts(latest, spans)
         if found is None:
@@ -240,10 +240,9 @@ class SnapshotReader:
 
     def pack(self, digest: bytes) -> Pack:
         """The stored bytes of a pack, by its 32 digest bytes; recently used ones are kept."""
-        return self._packs.get(digest, lambda: self._fetch(Digest(digest.hex()), "pack"))
-
-    def _latest(self, digest: bytes) -> Pack:
-        return self._fetched(self._store.get_latest, Digest(digest.hex()), "pack")
+        return self._packs.get(
+            digest, lambda: self._fetched(self._store.get, Digest(digest.hex()), "pack")
+        )
 
     def prefetch(self, packs: Iterable[bytes]) -> None:
         """Announce packs that will be asked for soon, in this order. A hint: never raises."""
@@ -284,7 +283,7 @@ class SnapshotReader:
         for number in range(first, last):
             if (number - first) % PREFETCH_PACKS == 0 and last - number > 1:
                 ahead = range(number, min(number + 2 * PREFETCH_PACKS, last))
-                self.prefetch(_packs_of(page, ahead))
+                self.prefetch([page.frame(number).pack for number in ahead])
             raw = self.frame(page.frame(number), path=page.paths[index])
             begin = starts[number]
             yield raw[max(start - begin, 0) : stop - begin]
@@ -311,15 +310,12 @@ class SnapshotReader:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _fetch_root(self, digest: Digest) -> bytes:
-        stored = self._fetch(digest, "root")
+        stored = self._fetched(self._store.get, digest, "root")
         if not isinstance(stored, bytes):
             stored = self._fetched(self._store.get_latest, digest, "root")
         if isinstance(stored, bytes):
             return stored
         raise CorruptError(f"of the root {digest} of snapshot {self.digest} bytes were dropped")
-
-    def _fetch(self, digest: Digest, what: str) -> Pack:
-        return self._fetched(self._store.get, digest, what)
 
     def _fetched(self, get: Callable[[Digest], Pack], digest: Digest, what: str) -> Pack:
         try:
@@ -340,10 +336,6 @@ def _cuts(stored: Pack, spans: Sequence[tuple[int, int]]) -> list[memoryview] | 
     found = [_cut(stored, offset, size) for offset, size in spans]
     is_whole = all(len(data) == size for data, (_, size) in zip(found, spans, strict=True))
     return found if is_whole else None
-
-
-def _packs_of(page: Page, numbers: Iterable[int]) -> list[bytes]:
-    return [page.frame(number).pack for number in numbers]
 
 
 def _page_weight(page: Page) -> int:

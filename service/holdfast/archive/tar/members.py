@@ -20,7 +20,7 @@ from holdfast.archive.tar.attributes import attributes
 from holdfast.archive.tar.sparse import Sparse, gnu_sparse, pax_sparse
 from holdfast.domain.limits import MIB
 from holdfast.errors import InvalidError, TooLargeError
-from holdfast.form.entries import MAX_FILE_BYTES, MAX_OWNER, MAX_TIME_NS
+from holdfast.form.entries import MAX_FILE_BYTES, MAX_OWNER, clamped
 from holdfast.form.sparse import BLOCK_BYTES, padding
 
 if TYPE_CHECKING:
@@ -340,14 +340,10 @@ def _owner(records: dict[bytes, bytes], key: bytes, field_: bytes) -> int:
 def _mtime_ns(records: dict[bytes, bytes], field_: bytes) -> int:
     value = records.get(b"mtime")
     if not value:
-        return _bounded(_number(field_) * _NS)
+        return clamped(_number(field_) * _NS)
     match = _TIME.fullmatch(value)
     if match is None:
         raise InvalidError("a PAX header of the tar has an impossible mtime")
     sign, seconds, fraction = match[1], match[2], (match[3] or b"")[:9]
     nanoseconds = int(seconds) * _NS + int(fraction.ljust(9, b"0"))
-    return _bounded(-nanoseconds if sign else nanoseconds)
-
-
-def _bounded(time_ns: int) -> int:
-    return max(-MAX_TIME_NS, min(MAX_TIME_NS, time_ns))
+    return clamped(-nanoseconds if sign else nanoseconds)

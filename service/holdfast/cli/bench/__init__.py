@@ -91,9 +91,9 @@ async def blob(
     memory
         Measure memory too. It streams many GiB.
     memory_size
-        What each of 8 clients streams through one worker.
+        Bytes that each of 8 clients streams through one worker.
     client_size
-        What the one client streams whose memory is measured.
+        Bytes that the client streams whose memory is measured.
     """
     run = BlobRun(
         syncs=SYNCS[sync],

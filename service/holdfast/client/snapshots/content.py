@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from holdfast.client.windows import Patience, WindowReader, pieces_of
+from holdfast.client.windows import Patience, WindowReader, window_pieces
 from holdfast.protocol.files import READ_FILE, ReadFile
 
 if TYPE_CHECKING:
@@ -33,4 +33,4 @@ def stream_file(
     UnavailableError.
     """
     reader = WindowReader(requester, READ_FILE, request, _PATIENCE, windows_ahead=_WINDOWS_AHEAD)
-    return pieces_of(reader.windows(), request, progress)
+    return window_pieces(reader.windows(), request, progress)

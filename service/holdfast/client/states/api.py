@@ -15,7 +15,7 @@ from holdfast.client.partial_file import write_to
 from holdfast.client.states.ahead import Ahead
 from holdfast.client.states.appending import Appends, Fence, ToAppend
 from holdfast.client.states.following import PAGE, ReadLog, followed, log_page, replayed
-from holdfast.client.states.saving import Saves, record_of
+from holdfast.client.states.saving import Saves, saved_record
 from holdfast.client.states.values import LogCommand, LogPosition, SavedState, positions
 from holdfast.client.states.verify import StateVerified, verified
 from holdfast.client.upgrades import UPGRADE_FOR_STATES, NewVerbs
@@ -304,7 +304,7 @@ class States:
         hash: str | None = None,  # noqa: A002  (the wire's word)
     ) -> Saved:
         """The record of the newest save, or of one as ``at`` has it."""
-        return record_of(await self.found(name, index=index, time=time, hash=hash))
+        return saved_record(await self.found(name, index=index, time=time, hash=hash))
 
     async def found(
         self,

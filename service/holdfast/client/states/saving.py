@@ -163,7 +163,7 @@ class Saves:
         else:
             state = await self._state_of(found)
         return SavedState(
-            record=record_of(found),
+            record=saved_record(found),
             state=state,
             fell_back=found.fell_back,
             lineage=found.lineage,
@@ -179,6 +179,6 @@ class Saves:
         return data if record.kind == "bytes" else value_of(data)
 
 
-def record_of(found: Saved) -> Saved:
+def saved_record(found: Saved) -> Saved:
     """The record of a save, without its state."""
     return Saved(**{field: getattr(found, field) for field in Saved.__struct_fields__})

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from holdfast.repository.care.scrub_record import Lap, ScrubRecord
     from holdfast.repository.collector.collector import Collector
     from holdfast.repository.collector.report import CollectionReport, SpaceReport
+    from holdfast.sources import Sources
     from holdfast.stores.record_ports import RecordStore
 
 _error: Final = partial(Finding, severity="error")
@@ -62,20 +63,19 @@ class Doctor(Runs[None, list[Finding]]):
         scrub: Scrub,
         surroundings: Surroundings,
         *,
-        clock: Callable[[], datetime],
-        monotonic: Callable[[], float],
+        sources: Sources,
     ) -> None:
         """``collector`` says what a run would meet; ``records`` have the deployment's.
 
-        ``clock`` is this worker's.
+        ``sources`` has this worker's clock.
         """
-        super().__init__(self._findings, monotonic=monotonic)
+        super().__init__(self._findings, monotonic=sources.monotonic)
         self._inventory = inventory
         self._collector = collector
         self._records = records
         self._scrub = scrub
         self._around = surroundings
-        self._clock = clock
+        self._clock = sources.clock
 
     async def _findings(self, _: None) -> list[Finding]:
         """The worst first."""

@@ -140,8 +140,7 @@ class Spool(Scratch):
 
     def listed(self) -> int:
         """The number of blobs' records met."""
-        [(count,)] = self._db.execute("SELECT count(*) FROM listed").fetchall()
-        return int(count)
+        return int(self._db.execute("SELECT count(*) FROM listed").fetchone()[0])
 
     def unnamed(self, copies: Sequence[str]) -> list[str]:
         """Those of ``copies`` that no record names."""
@@ -168,8 +167,7 @@ class Spool(Scratch):
 
     def met(self) -> int:
         """The number of keys met that never go away."""
-        [(count,)] = self._db.execute("SELECT count(*) FROM records").fetchall()
-        return int(count)
+        return int(self._db.execute("SELECT count(*) FROM records").fetchone()[0])
 
     def roots(self, after: Digest | None, limit: int) -> list[Digest]:
         """Up to ``limit`` roots behind ``after``, in order."""

@@ -8,7 +8,7 @@ a record that it is itself at work on: it would know.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import structlog
@@ -27,12 +27,11 @@ SWEEPS_PER_LEASE: Final = 4
 SWEEPS_THAT_COUNT: Final = 2
 """Between two looks at a record, so many intervals of sweeps count as time that it was seen."""
 
-RecordT = TypeVar("RecordT", bound=msgspec.Struct)
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Watched(Generic[RecordT]):
+class Watched[RecordT: msgspec.Struct]:
     """A kind of record that has leases.
 
     ``give_up`` ends one (`Ledger.take`), with all else that has to be done. ``is_ours`` says

@@ -6,7 +6,7 @@ clock nobody compares: it holds the record until it finds that another has chang
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 RENEWALS_PER_LEASE: Final = 4
 """Renewals by a record's holder within a lease: one that is late or lost ends no lease."""
-
-RecordT = TypeVar("RecordT", bound=msgspec.Struct)
 
 
 class Lease(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -36,7 +34,7 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return msgspec.structs.replace(self, beat=self.beat + 1)
 
 
-class Carried(Generic[RecordT]):
+class Carried[RecordT: msgspec.Struct]:
     """A live record that is carried on here for as long as it is still ours.
 
     It may change meanwhile, by writes of ours of which nothing was heard, and by others who are

@@ -43,11 +43,14 @@ class Ops:
         """The store of their records."""
         self._ledger = Ledger(records)
 
-    async def claim(self, op_id: str, fresh: str) -> tuple[str, bool]:
+    async def claim(self, op_id: str | None, fresh: str) -> tuple[str, bool]:
         """The id that ``op_id`` stands for (``fresh`` if it is new), and whether it did before.
 
-        Raises ConflictError when it was given to another request.
+        Without an ``op_id`` it is ``fresh``. Raises ConflictError when it was given to another
+        request.
         """
+        if op_id is None:
+            return fresh, False
         text, request = split_op_id(op_id)
         name = op_token(op_id)
         try:
@@ -57,7 +60,7 @@ class Ops:
             return record.stands_for, is_repeat(join_op_id(text, record.request), op_id)
         return fresh, False
 
-    async def note_removed(self, op_id: str, made: str) -> None:
+    async def note_removed(self, op_id: str | None, made: str) -> None:
         """Note that ``made``, which the request ``op_id`` made, is about to be removed.
 
         To be called before it is, so that no repeat can bring it back. Raises ConflictError.
@@ -68,7 +71,7 @@ class Ops:
                 return record
             return msgspec.structs.replace(record, removed=True)
 
-        held = await self._ledger.find(OP, op_token(op_id))
+        held = None if op_id is None else await self._ledger.find(OP, op_token(op_id))
         if held is not None:  # else it is so long ago that it will not be repeated
             await self._ledger.update(held, removed)
 

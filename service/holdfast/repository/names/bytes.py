@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
 from holdfast.errors import HoldfastError, OutcomeUnknownError, UnavailableError
 from holdfast.repository.names.writes import not_applied
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from holdfast.sources import Sources
 
 _ALWAYS: Final = datetime.max.replace(tzinfo=UTC)
-AnnouncedT = TypeVar("AnnouncedT")
 
 
 class NamedBytes:
@@ -34,7 +33,7 @@ class NamedBytes:
         self._blobs = blobs
         self._sources = sources
 
-    async def stage(
+    async def stage[AnnouncedT](
         self, data: memoryview, announcing: Awaitable[AnnouncedT]
     ) -> tuple[AnnouncedT, StagedBlob | BaseException]:
         """Store ``data``, not as a blob yet, while ``announcing`` is under way.

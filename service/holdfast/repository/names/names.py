@@ -160,26 +160,25 @@ class NameRepository:
 
         Raises NotFoundError, and then the name has what it had; else as `put`.
         """
-        check_blob_name(name)
         if (source is None) == (digest is None) or (version is not None and source is None):
             raise InvalidError("a copy is from a name, perhaps a version of it, or from a digest")
         if source == name and version is None:
             raise InvalidError("a name is copied onto itself only from a version of it")
-        conditions.check(may_be_absent=True, may_be_present=True)
-        op = op_id or self._sources.new_id()
-        return await self._bring(
-            name, op, conditions, partial(self._source, source, version, digest)
-        )
+        look = partial(self._source, source, version, digest)
+        return await self._bring(name, op_id, conditions, look)
 
     async def _bring(
         self,
         name: str,
-        op: str,
+        op_id: str | None,
         conditions: Conditions,
         look: Callable[[], Awaitable[NamedContent]],
         moved_from: str | None = None,
     ) -> Named:
         """Give ``name`` what ``look`` finds; that is taken away from ``moved_from``."""
+        check_blob_name(name)
+        conditions.check(may_be_absent=True, may_be_present=True)
+        op = op_id or self._sources.new_id()
         target = await self._writes.look(name)
         if target is not None and made_by(target.record, op) is not None:
             return named(target.record, op)
@@ -259,13 +258,10 @@ class NameRepository:
 
         The versions that ``source`` had stay its own. Raises as `copy`.
         """
-        check_blob_name(name)
         if source == name:
             raise InvalidError("a name is renamed to another")
-        conditions.check(may_be_absent=True, may_be_present=True)
-        op = op_id or self._sources.new_id()
         look = partial(self._source, source, None, None)
-        return await self._bring(name, op, conditions, look, moved_from=source)
+        return await self._bring(name, op_id, conditions, look, moved_from=source)
 
     async def delete(self, name: str, *, conditions: Conditions, op_id: str | None) -> bool:
         """Take the blob from a name; whether it had one. Raises InvalidError, ConflictError."""

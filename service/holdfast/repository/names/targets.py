@@ -5,9 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from holdfast.domain.blob_names import check_blob_name
+from holdfast.errors import ConflictError, NotFoundError
 from holdfast.repository.names.record import NameRecord, announcing, made_by
 from holdfast.repository.names.writes import MadeBeforeError, NameWrites, named
-from holdfast.repository.targets import GivenUpError, Named, NewTarget, UploadTarget
+from holdfast.repository.targets import (
+    GivenUpError,
+    Named,
+    NewTarget,
+    RefusedDeliveryError,
+    UploadTarget,
+)
 
 if TYPE_CHECKING:
     from holdfast.domain.digest import Digest
@@ -38,15 +45,26 @@ class NameTargets:
 
     async def promise(self, target: UploadTarget, digest: Digest, size: int) -> None:
         """See `Targets.promise`."""
-        await self._writes.promise(await self._held(target), target.op, digest, size)
-
-    async def touch(self, digest: Digest) -> bool:
-        """See `Targets.touch`."""
-        return await self._stored.touch(digest)
+        try:
+            await self._writes.promise(await self._held(target), target.op, digest, size)
+        except GivenUpError as error:
+            raise RefusedDeliveryError(error.detail) from error
 
     async def commit(self, target: UploadTarget) -> Named:
         """See `Targets.commit`."""
-        return await self._writes.commit(await self._held(target), target.op)
+        try:
+            return await self._writes.commit(await self._held(target), target.op)
+        except ConflictError as error:
+            raise RefusedDeliveryError(error.detail, version=error.version) from error
+        except NotFoundError as error:
+            raise RefusedDeliveryError(error.detail, version=0) from error
+        except GivenUpError as error:
+            raise RefusedDeliveryError(error.detail) from error
+
+    async def commit_present(self, target: UploadTarget, digest: Digest, size: int) -> Named | None:
+        """See `Targets.commit_present`."""
+        await self.promise(target, digest, size)
+        return await self.commit(target) if await self._stored.touch(digest) else None
 
     async def fail(self, target: UploadTarget, reason: str) -> None:
         """See `Targets.fail`."""

@@ -16,7 +16,7 @@ import stat
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
 from holdfast.domain.names import check_app
 from holdfast.errors import InvalidError, NotFoundError, UnavailableError
@@ -35,8 +35,6 @@ MARK_PREFIX: Final = ".holdfast-here-"
 
 OLD_MARK_SECONDS: Final = 3600.0
 _MARK: Final = re.compile(r"[A-Za-z0-9]{1,64}", re.ASCII)
-
-T = TypeVar("T")
 
 
 class Apps:
@@ -57,7 +55,7 @@ class Apps:
         """The same as `has`, off the event loop, as `look` does it."""
         return await self.look(lambda: self.has(app), seconds=LOOK_SECONDS)
 
-    async def look(self, function: Callable[[], T], *, seconds: float) -> T:
+    async def look[T](self, function: Callable[[], T], *, seconds: float) -> T:
         """The result of ``function``, which looks at something below the root, off the event loop.
 
         Raises UnavailableError after ``seconds``, and at once while too many looks hang.

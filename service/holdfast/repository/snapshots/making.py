@@ -96,7 +96,7 @@ class SnapshotLedger:
         """``on_removed`` is told of the records of snapshots that this worker removes."""
         self._ledger = ledger
         self._listing = listing
-        self._ops = ops
+        self.ops = ops
         self._packs = packs
         self._manifests = manifests
         self._sources = sources
@@ -124,15 +124,14 @@ class SnapshotLedger:
         check_app(app)
         check_labels(labels)
         keys = await self._listing.of_app(app)
-        key, repeated = SnapshotKey(app, self._next_id(keys)), False
-        if op_id is not None:
-            text, repeated = await self._ops.claim(op_id, str(key))
-            key = _key_of_op(text, app)
+        fresh = SnapshotKey(app, self._next_id(keys))
+        text, repeated = await self.ops.claim(op_id, str(fresh))
+        key = _key_of_op(text, app)
         if op_id is not None and repeated:
             try:
                 return await self._held(key), True
             except NotFoundError as error:
-                if await self._ops.was_removed(op_id):
+                if await self.ops.was_removed(op_id):
                     msg = f"the snapshot {key} of this request was removed"
                     raise ConflictError(msg) from error
                 # else its maker did not get so far
@@ -311,10 +310,8 @@ class SnapshotLedger:
         except CorruptError:
             await self._ledger.remove_unreadable(SNAPSHOT, snapshot_name(key))
             return True
-        if op_id is not None:
-            await self._ops.claim(op_id, claim)
-        if held.record.op_id is not None:
-            await self._ops.note_removed(held.record.op_id, str(key))
+        await self.ops.claim(op_id, claim)
+        await self.ops.note_removed(held.record.op_id, str(key))
         try:
             fence = fence_against(key.app, self._sources.new_id())
             await self._ledger.remove(held, beside=[fence])
@@ -340,16 +337,8 @@ class SnapshotLedger:
         """Whether the request ``op_id`` has deleted the snapshot, which is not there."""
         if op_id is None:
             return False
-        said, _ = await self._ops.claim(op_id, f"absent:{key}")
+        said, _ = await self.ops.claim(op_id, f"absent:{key}")
         return said == claim
-
-    async def claim(self, op_id: str | None, what: str) -> None:
-        """Keep ``op_id`` for a change that may be repeated as it is: it stands for no other.
-
-        Raises ConflictError when it stands for another request.
-        """
-        if op_id is not None:
-            await self._ops.claim(op_id, what)
 
     async def purge(self, app: str) -> int:
         """Forget all snapshots of an app; how many."""

@@ -73,15 +73,12 @@ class Policies:
 
     async def of(self, app: str) -> Policy:
         """The policy of ``app`` at this moment. Empty: the default. Raises InvalidError."""
-        own = await self._find(app)
-        revision = own.revision if own is not None else 0
-        if own is not None and own.record.keep is None:
-            own = None
-        if own is None and app:
-            own = await self._find("")
-        if own is not None and own.record.keep is None:
-            own = None
-        return Policy(own, revision)
+        own = held = await self._find(app)
+        if app and (held is None or held.record.keep is None):
+            held = await self._find("")
+        if held is not None and held.record.keep is None:
+            held = None
+        return Policy(held, own.revision if own is not None else 0)
 
     async def apps(self) -> list[str]:
         """The apps that have, or had, a policy of their own."""

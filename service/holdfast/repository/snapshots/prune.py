@@ -247,8 +247,7 @@ class Pruner:
                 return
             for fate in some:
                 held = listed.held[fate.snapshot.id]
-                if held.record.op_id is not None:  # no repeat of its request makes it again
-                    await self._ops.note_removed(held.record.op_id, str(held.record.key))
+                await self._ops.note_removed(held.record.op_id, str(held.record.key))
                 try:
                     fence = await self._ledger.remove_behind(held, fence)
                 except ConflictError:

@@ -190,10 +190,9 @@ def first_plans(plan: tuple[EntryChange, ...]) -> tuple[EntryChange, ...]:
     return tuple(_fitting(plan, MAX_PLAN_BYTES, lambda line: len(line.path)))
 
 
-Line = TypeVar("Line")
-
-
-def _fitting(lines: Iterable[Line], limit: int, size: Callable[[Line], int]) -> Iterator[Line]:
+def _fitting[Line](
+    lines: Iterable[Line], limit: int, size: Callable[[Line], int]
+) -> Iterator[Line]:
     taken = 0
     for line in lines:
         taken += 4 * size(line) + _OVERHEAD_BYTES

@@ -123,9 +123,7 @@ class Restores:
         self, request: RestoreRequest, op_id: str | None
     ) -> tuple[Held[StoredRestore], bool]:
         """A pending record, and whether it is there from an earlier request with ``op_id``."""
-        restore, repeated = self._sources.new_uuid(), False
-        if op_id is not None:
-            restore, repeated = await self._ops.claim(op_id, restore)
+        restore, repeated = await self._ops.claim(op_id, self._sources.new_uuid())
         held = await self._ledger.find(RESTORE, restore) if repeated else None
         if held is not None:  # else its worker did not get so far
             return held, True

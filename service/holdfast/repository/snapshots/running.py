@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import structlog
@@ -51,7 +51,6 @@ NO_PROGRESS: Final = "it made no progress"
 log = structlog.get_logger(__name__)
 
 
-T = TypeVar("T")
 type Work[RecordT] = Callable[[Job[RecordT]], Awaitable[RecordT]]
 """Makes what a job's record is of; the record as it is to be at the end."""
 
@@ -101,7 +100,7 @@ class Jobs:
         """Whether a job of this worker makes what the record at ``key`` is of."""
         return key in self._jobs
 
-    async def begin(self, beginning: Coroutine[Any, Any, T]) -> T:
+    async def begin[T](self, beginning: Coroutine[Any, Any, T]) -> T:
         """The result of what writes a record and starts its job.
 
         It goes on when who asked for it goes away: no record is left without its job. It keeps the

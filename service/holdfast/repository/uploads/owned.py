@@ -32,7 +32,7 @@ from holdfast.errors import (
     OutcomeUnknownError,
 )
 from holdfast.repository.ledger.lease import RENEWALS_PER_LEASE, Carried
-from holdfast.repository.uploads.deliveries import Deliveries, RefusedDeliveryError
+from holdfast.repository.targets import RefusedDeliveryError
 from holdfast.repository.uploads.record import (
     UPLOAD,
     Claim,
@@ -42,16 +42,18 @@ from holdfast.repository.uploads.record import (
     at,
     claimed,
     committed,
+    delivered,
     refused,
     without_claims,
 )
 from holdfast.repository.uploads.tails import UploadTail
-from holdfast.stores.ports import Attributes, BlobStore, Stored
+from holdfast.stores.ports import Attributes, Stored
 
 if TYPE_CHECKING:
     from collections.abc import Buffer, Callable
 
     from holdfast.repository.ledger.ledger import Held, Ledger
+    from holdfast.repository.targets import Targets
     from holdfast.repository.uploads.stagings import Stagings
     from holdfast.sources import Sources
 
@@ -98,10 +100,9 @@ class OwnedUpload:
     def __init__(
         self,
         held: Held[UploadRecord],
-        store: BlobStore,
         ledger: Ledger,
         stagings: Stagings,
-        deliveries: Deliveries,
+        targets: Targets,
         *,
         window: int,
         limits: UploadLimits,
@@ -118,13 +119,11 @@ class OwnedUpload:
         self._nuid = held.record.nuids[-1]
         self._carried = Carried(ledger, held, partial(_check_nuid, self._nuid))
         self._ledger = ledger
-        self._store = store
         self._stagings = stagings
-        self._deliveries = deliveries
-        self._staged = store.stage(self._nuid, held.record.part_size)
+        self._targets = targets
+        self._staged = stagings.store.stage(self._nuid, held.record.part_size)
         self._parts = PartSequence(held.record.part_size, limits.max_blob_bytes)
         self._tail = UploadTail(
-            store,
             stagings,
             held.record.part_size,
             change=self._change,
@@ -316,7 +315,8 @@ class OwnedUpload:
     async def _ended(self, reason: str) -> None:
         await self.let_go(keep=True)
         await self._stagings.remove_all(self._record.stagings, self._record.claims)
-        await self._deliveries.fail(self._record.target, reason)
+        if self._record.target is not None:
+            await self._targets.fail(self._record.target, reason)
 
     # --- the blob ---
 
@@ -356,12 +356,14 @@ class OwnedUpload:
         await self._wait_all_written()
         if self.broken or not self._carried.held.is_live:
             raise ConflictError(RESUME)
-        digest = self._parts.digest
+        digest, target = self._parts.digest, self._record.target
         try:
-            await self._deliveries.promise(self._record.target, digest, self._parts.size)
+            if target is not None:
+                await self._targets.promise(target, digest, self._parts.size)
             stored = await self._publish(digest)
             result = Result(digest=digest, size=self._parts.size, created=stored.created)
-            result = await self._deliveries.give(self._record.target, result)
+            if target is not None:
+                result = delivered(result, await self._targets.commit(target))
         except RefusedDeliveryError as error:
             await self._change(partial(refused, error))
             await self._ended(error.detail)
@@ -453,7 +455,7 @@ class OwnedUpload:
         pending: set[asyncio.Task[None]] = set()
         for nuid in reversed(self._record.nuids[:-1]):
             number = 0
-            async for data in self._store.staged_parts(nuid):
+            async for data in self._stagings.store.staged_parts(nuid):
                 if number == self._parts.count and self._parts.accept(number, data):
                     write = asyncio.create_task(self._staged.write(number, data))
                     write.add_done_callback(look_at)

@@ -9,7 +9,7 @@ import msgspec
 
 from holdfast.errors import ConflictError
 from holdfast.repository.ledger.ledger import RecordKind
-from holdfast.repository.targets import UploadTarget
+from holdfast.repository.targets import Named, UploadTarget
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -128,6 +128,11 @@ def without_claims(claims: set[Claim], record: UploadRecord) -> UploadRecord:
 def committed(result: Result, record: UploadRecord) -> UploadRecord:
     """``record`` when the blob has been made."""
     return msgspec.structs.replace(record, state="committed", result=result)
+
+
+def delivered(result: Result, named: Named) -> Result:
+    """``result`` once a name has the blob."""
+    return msgspec.structs.replace(result, name=named.name, version=named.version)
 
 
 def refused(error: ConflictError, record: UploadRecord) -> UploadRecord:

@@ -31,12 +31,12 @@ class Stagings:
 
     def __init__(self, store: BlobStore) -> None:
         """The store that the uploads go to."""
-        self._store = store
+        self.store = store
 
     async def remove(self, nuid: str) -> None:
         """Remove the chunks of one owner, which the caller knows are no blob's."""
         with suppress(UnavailableError, OutcomeUnknownError):
-            await self._store.discard_staged(nuid)
+            await self.store.discard_staged(nuid)
 
     async def remove_former(
         self, record: UploadRecord, *, keep: Collection[str], digest: str
@@ -61,14 +61,14 @@ class Stagings:
             kept = await self._may_be_blobs(claims)
             for nuid in nuids:
                 if nuid not in kept:
-                    await self._store.discard_staged(nuid)
+                    await self.store.discard_staged(nuid)
 
     async def _may_be_blobs(self, claims: Iterable[Claim]) -> set[str]:
         """The nuids that are a blob's, or may yet become one."""
         kept = set()
         for claim in claims:
             try:
-                found = await self._store.stat(Digest(claim.digest), sure=True)
+                found = await self.store.stat(Digest(claim.digest), sure=True)
             except (NotFoundError, CorruptError):
                 kept.add(claim.nuid)
                 continue

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from holdfast.repository.uploads.stagings import Stagings
-    from holdfast.stores.ports import BlobStore
 
     Change = Callable[[Callable[[UploadRecord], UploadRecord]], Awaitable[None]]
 
@@ -29,7 +28,6 @@ class UploadTail:
 
     def __init__(
         self,
-        store: BlobStore,
         stagings: Stagings,
         part_size: int,
         *,
@@ -38,7 +36,6 @@ class UploadTail:
     ) -> None:
         """``change`` changes the upload's record, and raises where it is another's by now."""
         self.data = b""
-        self._store = store
         self._stagings = stagings
         self._part_size = part_size
         self._change = change
@@ -59,7 +56,7 @@ class UploadTail:
         if self._spare is None:
             self._spare = self._new_id()
             await self._change(partial(with_spare, self._spare))
-        await self._store.stage(self._spare, self._part_size).write(0, data)
+        await self._stagings.store.stage(self._spare, self._part_size).write(0, data)
         tail = PartTail(nuid=self._spare, part=part, size=len(data))
         spare = self._new_id()
         await self._change(partial(with_tail, tail, self._spent, spare))
@@ -76,7 +73,7 @@ class UploadTail:
         self.data = b""
         if tail is None or tail.part != part:
             return
-        async for data in self._store.staged_parts(tail.nuid):
+        async for data in self._stagings.store.staged_parts(tail.nuid):
             self.data = bytes(data)
             break
         if len(self.data) != tail.size:

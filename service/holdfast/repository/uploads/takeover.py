@@ -13,18 +13,17 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-import msgspec
-
 from holdfast.deadline import shared_task
 from holdfast.domain.digest import Digest
 from holdfast.errors import ConflictError, NotFoundError, OutcomeUnknownError, UnavailableError
-from holdfast.repository.uploads.deliveries import Deliveries, RefusedDeliveryError
+from holdfast.repository.targets import Named, RefusedDeliveryError, Targets, UploadTarget
 from holdfast.repository.uploads.record import (
     UPLOAD,
     Claim,
     Result,
     UploadRecord,
     committed,
+    delivered,
     refused,
     taken_over,
 )
@@ -33,11 +32,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from holdfast.repository.ledger.ledger import Held, Ledger
-    from holdfast.repository.targets import UploadTarget
     from holdfast.repository.uploads.owned import Opened, OwnedUpload
     from holdfast.repository.uploads.stagings import Stagings
     from holdfast.repository.uploads.table import UploadTable
-    from holdfast.stores.ports import BlobStore
 
 TAKEOVER_SECONDS: Final = 10.0
 """Seconds a worker that takes an upload over may seem to do nothing."""
@@ -57,11 +54,10 @@ class Takeovers:
 
     def __init__(
         self,
-        store: BlobStore,
         ledger: Ledger,
         table: UploadTable,
         stagings: Stagings,
-        deliveries: Deliveries,
+        targets: Targets,
         *,
         owner: str,
         own: Callable[[Held[UploadRecord], int], OwnedUpload],
@@ -72,11 +68,10 @@ class Takeovers:
 
         ``unchanged_seconds`` says for how long a record was seen as it is.
         """
-        self._store = store
         self._ledger = ledger
         self._table = table
         self._stagings = stagings
-        self._deliveries = deliveries
+        self._targets = targets
         self._owner = owner
         self._own = own
         self._unchanged_seconds = unchanged_seconds
@@ -152,7 +147,7 @@ class Takeovers:
 
     async def _find_claimed(self, held: Held[UploadRecord], claim: Claim) -> Result | None:
         try:
-            info = await self._store.stat(Digest(claim.digest), sure=True)
+            info = await self._stagings.store.stat(Digest(claim.digest), sure=True)
         except NotFoundError:
             return None
         if info.damaged:
@@ -162,10 +157,10 @@ class Takeovers:
         created = info.generation in held.record.nuids
         result = Result(digest=info.digest, size=info.size, created=created)
         if held.record.target is not None:
-            given = await self._give(held, held.record.target, result)
-            if given is None:
+            named = await self._give(held, held.record.target, result)
+            if named is None:
                 return None
-            result = given
+            result = delivered(result, named)
         with suppress(ConflictError, UnavailableError, OutcomeUnknownError):
             await self._ledger.take(held, partial(committed, result))
             await self._stagings.remove_former(
@@ -175,11 +170,10 @@ class Takeovers:
 
     async def _give(
         self, held: Held[UploadRecord], target: UploadTarget, result: Result
-    ) -> Result | None:
-        """The result once the name has the blob; None where that went away meanwhile."""
+    ) -> Named | None:
+        """Have the name have the blob; None where that went away meanwhile."""
         try:
-            given = await self._deliveries.give_present(target, Digest(result.digest), result.size)
+            return await self._targets.commit_present(target, Digest(result.digest), result.size)
         except RefusedDeliveryError as error:
             await self._ledger.take(held, partial(refused, error))
             raise
-        return None if given is None else msgspec.structs.replace(given, created=result.created)

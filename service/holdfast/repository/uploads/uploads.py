@@ -18,9 +18,9 @@ from holdfast.errors import (
 from holdfast.repository.ledger.lapses import SWEEPS_PER_LEASE, Lapses, Watched
 from holdfast.repository.ledger.ledger import Held, Ledger
 from holdfast.repository.ledger.ops import Ops
-from holdfast.repository.uploads.deliveries import Deliveries
+from holdfast.repository.targets import NewTarget, Targets, UploadTarget
 from holdfast.repository.uploads.owned import ENDED, RESUME, Opened, OwnedUpload, UploadLimits
-from holdfast.repository.uploads.record import UPLOAD, Result, State, UploadRecord, at
+from holdfast.repository.uploads.record import UPLOAD, Result, State, UploadRecord, at, delivered
 from holdfast.repository.uploads.stagings import Stagings
 from holdfast.repository.uploads.table import UploadTable
 from holdfast.repository.uploads.takeover import Takeovers, check_found
@@ -28,7 +28,6 @@ from holdfast.repository.uploads.takeover import Takeovers, check_found
 if TYPE_CHECKING:
     from collections.abc import Buffer
 
-    from holdfast.repository.targets import NewTarget, Targets, UploadTarget
     from holdfast.sources import Sources
     from holdfast.stores.ports import BlobStore
     from holdfast.stores.record_ports import RecordStore
@@ -48,7 +47,7 @@ class UploadService:
         part_size: int,
         sources: Sources,
         limits: UploadLimits,
-        targets: Targets | None = None,
+        targets: Targets,
     ) -> None:
         """``owner`` names this worker; ``targets`` are the names that blobs may be for."""
         self._store = store
@@ -59,7 +58,7 @@ class UploadService:
         self._sources = sources
         self._limits = limits
         self._stagings = Stagings(store)
-        self._deliveries = Deliveries(targets)
+        self._targets = targets
         self._table = UploadTable(limits, part_size=part_size)
         watched = Watched(
             kind=UPLOAD,
@@ -74,11 +73,10 @@ class UploadService:
             sweep_seconds=limits.lease_seconds / SWEEPS_PER_LEASE,
         )
         self._takeovers = Takeovers(
-            store,
             self._ledger,
             self._table,
             self._stagings,
-            self._deliveries,
+            targets,
             owner=owner,
             own=self._own,
             unchanged_seconds=self._lapses.unchanged_seconds,
@@ -113,18 +111,17 @@ class UploadService:
         """
         if size is not None and size > self._limits.max_blob_bytes:
             raise TooLargeError(f"a blob has at most {self._limits.max_blob_bytes} bytes")
-        upload, repeated = self._sources.new_id(), False
-        if op_id is not None:
-            upload, repeated = await self._ops.claim(op_id, upload)
+        upload, repeated = await self._ops.claim(op_id, self._sources.new_id())
         if repeated:
             with suppress(NotFoundError):
                 return await self.resume(upload)
         target = None
         if new is not None:
-            announced = await self._deliveries.announce(new, op_id or upload, upload)
-            if isinstance(announced, Result):
-                return announced
-            target = announced
+            target = UploadTarget(name=new.name, op=op_id or upload)
+            made = await self._targets.announce(new, target.op, upload)
+            if made is not None:
+                result = Result(digest=made.digest, size=made.size, created=False)
+                return delivered(result, made)
         record = UploadRecord(
             owner=self._owner,
             nuids=(self._sources.new_id(),),
@@ -140,8 +137,8 @@ class UploadService:
         try:
             opened = await self._begin(upload, record)
         except HoldfastError as error:
-            if not isinstance(error, OutcomeUnknownError):
-                await self._deliveries.fail(target, error.detail)
+            if target is not None and not isinstance(error, OutcomeUnknownError):
+                await self._targets.fail(target, error.detail)
             raise
         return opened or await self.resume(upload)
 
@@ -162,20 +159,19 @@ class UploadService:
             info = await self._store.stat(digest, sure=True)
             if info.damaged:
                 return None
-            if target is not None:
-                return await self._deliveries.give_present(target, digest, info.size)
-            if not info.pinned:  # a commit pins it
-                return None
-            return Result(digest=info.digest, size=info.size, created=False)
+            result = Result(digest=info.digest, size=info.size, created=False)
+            if target is None:
+                return result if info.pinned else None  # a commit pins it
+            named = await self._targets.commit_present(target, digest, info.size)
+            return None if named is None else delivered(result, named)
         return None
 
     def _own(self, held: Held[UploadRecord], window: int) -> OwnedUpload:
         owned = OwnedUpload(
             held,
-            self._store,
             self._ledger,
             self._stagings,
-            self._deliveries,
+            self._targets,
             window=window,
             limits=self._limits,
             sources=self._sources,
@@ -286,7 +282,8 @@ class UploadService:
         """End an upload that has no owner here, and remove what all its owners wrote."""
         ended = await self._ledger.take(held, partial(at, state))
         await self._stagings.remove_all(ended.record.stagings, ended.record.claims)
-        await self._deliveries.fail(ended.record.target, f"the upload was {state}")
+        if ended.record.target is not None:
+            await self._targets.fail(ended.record.target, f"the upload was {state}")
 
     async def _give_up(self, held: Held[UploadRecord]) -> None:
         """End an upload that nobody carries on: well, if its blob for a name is there."""

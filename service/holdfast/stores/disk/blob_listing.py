@@ -40,12 +40,12 @@ def is_blob(name: tuple[str, str]) -> bool:
     return is_digest(name[1]) and name[1].startswith(name[0])
 
 
-def encode_place(name: tuple[str, str]) -> str:
-    """The cursor `decode_place` takes for this (shard, name)."""
+def encode_behind(name: tuple[str, str]) -> str:
+    """The cursor `decode_behind` takes for this (shard, name)."""
     return base64.urlsafe_b64encode(os.fsencode("/".join(name))).decode()
 
 
-def decode_place(cursor: str | None) -> tuple[str, str]:
+def decode_behind(cursor: str | None) -> tuple[str, str]:
     """The (shard, name) behind which to go on. Raises InvalidError."""
     if cursor is None:
         return "", ""

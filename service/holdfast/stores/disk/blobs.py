@@ -254,7 +254,7 @@ class BlobFiles:
 
     def list_blobs(self, *, prefix: str, cursor: str | None, limit: int) -> BlobListing:
         """See `BlobStore.list_blobs`. In ascending order of the digest; other files are foreign."""
-        after = blob_listing.decode_place(cursor)
+        after = blob_listing.decode_behind(cursor)
         entries: list[BlobInfo | ForeignObject] = []
         confirm_disk_store(self._root)
         cursors: list[str] = []
@@ -262,7 +262,7 @@ class BlobFiles:
             last = after
             for name in blob_listing.names_after(self._root / "blobs", prefix, after):
                 if len(entries) == limit:
-                    last_cursor = blob_listing.encode_place(last)
+                    last_cursor = blob_listing.encode_behind(last)
                     return BlobListing(entries=entries, after=cursors, cursor=last_cursor)
                 last = name
                 entry = self._entry(name)
@@ -270,19 +270,19 @@ class BlobFiles:
                     continue
                 if entry is not None:
                     entries.append(entry)
-                    cursors.append(blob_listing.encode_place(name))
+                    cursors.append(blob_listing.encode_behind(name))
         return BlobListing(entries=entries, after=cursors, cursor=None)
 
     def survey(self, cursor: str | None, *, limit: int) -> Survey:
         """See `BlobStore.survey`. In ascending order of the digest."""
-        after = last = blob_listing.decode_place(cursor)
+        after = last = blob_listing.decode_behind(cursor)
         blobs, others = list[SurveyedBlob](), 0
         confirm_disk_store(self._root)
         with translated():
             for name in blob_listing.names_after(self._root / "blobs", "", after):
                 if len(blobs) == limit:
                     return Survey(
-                        blobs=blobs, cursor=blob_listing.encode_place(last), others=others
+                        blobs=blobs, cursor=blob_listing.encode_behind(last), others=others
                     )
                 last = name
                 with suppress(NotFoundError):  # deleted since the directory was read

@@ -25,10 +25,10 @@ from holdfast.errors import (
 )
 from holdfast.protocol.headers import BLOB_PART
 from holdfast.stores.jetstream.meta import chunk_subject, claim_subject, copy_subjects
-from holdfast.transport.jetstream_messages import MSG_ID
+from holdfast.transport.jetstream_messages import MSG_ID, RefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Buffer
+    from collections.abc import AsyncGenerator, AsyncIterator, Buffer
 
     from holdfast.stores.jetstream.claims import ObjectClaims
     from holdfast.stores.jetstream.object_records import ObjectRecords
@@ -255,10 +255,13 @@ class ObjectChunks:
         }
         self._js.request_batch(self._stream, query, subject)
 
-    def write(self, nuid: str, part: int, data: memoryview) -> Awaitable[Ack]:
-        """Store chunk ``part`` under ``nuid``. Raises RefusedError."""
+    async def write(self, nuid: str, part: int, data: memoryview) -> Ack:
+        """Store chunk ``part`` under ``nuid``."""
         headers = {MSG_ID: f"{nuid}.{part}", BLOB_PART: str(part)}
-        return self._js.publish(chunk_subject(self._bucket, nuid), data, headers)
+        try:
+            return await self._js.publish(chunk_subject(self._bucket, nuid), data, headers)
+        except RefusedError as refused:
+            raise refused.translate() from refused
 
     async def staged_part(self, nuid: str, part: int, sequence: int) -> Buffer | None:
         """Chunk ``part``, which was written at ``sequence``; None where it is not."""
@@ -296,6 +299,16 @@ class ObjectChunks:
     async def remove(self, nuid: str) -> None:
         """Remove the chunks under ``nuid``. Raises UnavailableError, OutcomeUnknownError."""
         await self._js.purge(self._stream, chunk_subject(self._bucket, nuid))
+
+    async def remove_forgotten(self, nuid: str, unknown: str) -> None:
+        """Remove the chunks of a blob whose record is gone. Raises OutcomeUnknownError, saying so.
+
+        Then they may be read for some seconds yet.
+        """
+        try:
+            await self.remove(nuid)
+        except (UnavailableError, OutcomeUnknownError) as error:
+            raise OutcomeUnknownError(unknown) from error
 
     async def remove_unneeded(self, nuid: str) -> None:
         """Remove chunks that no record names. Those that cannot be now are the collector's."""

@@ -16,8 +16,6 @@ from holdfast.errors import (
     CorruptError,
     InvalidError,
     NotFoundError,
-    OutcomeUnknownError,
-    UnavailableError,
 )
 from holdfast.stores.jetstream.meta import (
     decode_meta,
@@ -123,11 +121,8 @@ class ObjectCollecting:
         return made.size
 
     async def _remove(self, nuid: str) -> None:
-        try:
-            await self._chunks.remove(nuid)
-        except (UnavailableError, OutcomeUnknownError) as error:
-            msg = "the blob is forgotten, but its bytes may be there yet"
-            raise OutcomeUnknownError(msg) from error
+        unknown = "the blob is forgotten, but its bytes may be there yet"
+        await self._chunks.remove_forgotten(nuid, unknown)
 
 
 def _is_tombstone_of(entry: ObjectEntry, nuid: str) -> bool:

@@ -31,7 +31,6 @@ from holdfast.stores.jetstream.chunks import is_content, part_of
 from holdfast.stores.jetstream.meta import chunk_subject, mark_damaged, mark_moved
 from holdfast.stores.jetstream.object_records import RecordChange
 from holdfast.stores.jetstream.replication import bucket_state
-from holdfast.transport.jetstream_messages import RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Buffer, Callable, Mapping, Sequence
@@ -233,10 +232,7 @@ class ObjectHealing:
         part = 0
         async with aclosing(self._anywhere(info)) as chunks:
             async for data in chunks:
-                try:
-                    ack = await self._chunks.write(nuid, part, memoryview(data))
-                except RefusedError as refused:
-                    raise refused.translate() from refused
+                ack = await self._chunks.write(nuid, part, memoryview(data))
                 sequences.append(ack.seq)
                 part += 1
                 yield data

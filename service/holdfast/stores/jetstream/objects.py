@@ -66,6 +66,7 @@ if TYPE_CHECKING:
 _RECORDS_AT_ONCE: Final = 64
 """So many are decoded before others have their turn."""
 
+_BYTES_LEFT: Final = "the blob is deleted, but its bytes may be there yet: delete it again"
 _NOTHING_PUT: Final = "the store did not say whether it has the data, and nothing refers to it"
 
 
@@ -284,7 +285,8 @@ class ObjectBlobStore:
         async def attempt(entry: ObjectEntry, conflicts: Conflicts) -> bool:
             meta = entry.meta  # None where it is unreadable: its chunks may be another's
             if meta is not None and meta.deleted and meta.is_ours:
-                await self._remove_deleted(meta.nuid)  # its deleter may not have got there
+                # Its deleter may not have got there.
+                await self._chunks.remove_forgotten(meta.nuid, _BYTES_LEFT)
             answer = entry.deletion(taker, conflicts.tried)
             if answer is not None:
                 return answer
@@ -295,7 +297,7 @@ class ObjectBlobStore:
             by = None if is_hidden else op_id  # which a repeat is answered by
             await self._records.bury(digest, entry, conflicts.trying, by)
             if meta is not None:
-                await self._remove_deleted(meta.nuid)
+                await self._chunks.remove_forgotten(meta.nuid, _BYTES_LEFT)
             return not is_hidden
 
         look = self._records.surely if kept is None else self._records.believed
@@ -314,17 +316,6 @@ class ObjectBlobStore:
         record = mark_hidden(entry.meta, taker)
         await self._records.write(digest, entry, record, change=RecordChange.HIDDEN)
         return True
-
-    async def _remove_deleted(self, nuid: str) -> None:
-        """Remove the bytes of a blob that is deleted, which others may remember the place of.
-
-        Raises OutcomeUnknownError: the blob is gone, but may be read for some seconds yet.
-        """
-        try:
-            await self._chunks.remove(nuid)
-        except (UnavailableError, OutcomeUnknownError) as error:
-            msg = "the blob is deleted, but its bytes may be there yet: delete it again"
-            raise OutcomeUnknownError(msg) from error
 
     async def touch(
         self, digest: Digest, *, unless_seen_since: datetime, needed: Ranges | None = None

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Final
 from holdfast.domain.chunk_index import build_index
 from holdfast.stores.jetstream.commits import PartsGoneError
 from holdfast.stores.ports import info_of
-from holdfast.transport.jetstream_messages import RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Buffer, Callable
@@ -48,10 +47,7 @@ class StagedObject:
         self._is_young = self._is_young or self._commits.begin()
         while len(self._sequences) <= part:
             self._sequences.append(0)
-        try:
-            ack = await self._chunks.write(self._nuid, part, memoryview(data))
-        except RefusedError as refused:
-            raise refused.translate() from refused
+        ack = await self._chunks.write(self._nuid, part, memoryview(data))
         self._sequences[part] = ack.seq
         self._doubtful |= ack.again and not ack.duplicate
 

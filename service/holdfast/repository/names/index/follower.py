@@ -110,10 +110,6 @@ class Follower:
         """Wait until the index is built."""
         await self._ready.wait()
 
-    async def known[Found](self, work: Callable[[Table], Found]) -> Found:
-        """The result of ``work`` on the table as it is. Raises UnavailableError without a table."""
-        return await self._table.ask(work)
-
     async def settled[Found](self, work: Callable[[Table], Found]) -> Found:
         """The result of ``work`` on a table that lacks nothing acknowledged before the call.
 

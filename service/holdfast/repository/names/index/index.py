@@ -49,7 +49,7 @@ class NameIndex(Follower):
 
         Raises UnavailableError before anything was read.
         """
-        return await self.known(Table.pending)
+        return await self._table.ask(Table.pending)
 
     async def keeps(self, digest: Digest) -> bool:
         """Whether a name, a version that counts, or an announcement needs the blob.

@@ -64,6 +64,11 @@ SELECT name, revision, state, version, oldest, digest, size, type, labels, modif
 FROM names
 """
 _RANGE: Final = f"{_NAME} WHERE name >= ? AND name < ? ORDER BY name"
+_MAY_NEED: Final = """
+SELECT 1 WHERE EXISTS (SELECT 1 FROM names WHERE digest = ?1)
+  OR EXISTS (SELECT 1 FROM announced WHERE digest = ?1)
+  OR EXISTS (SELECT 1 FROM others WHERE is_unreadable)
+"""
 _EVER: Final = datetime.min.replace(tzinfo=UTC)
 
 
@@ -133,27 +138,14 @@ class Table(Scratch):
         Age is not looked at, for clocks differ: an expired name needs it until removed. An
         unreadable record may need any.
         """
-        binary = (bytes.fromhex(digest),)
-        for question in (
-            "SELECT 1 FROM names WHERE digest = ? LIMIT 1",
-            "SELECT 1 FROM announced WHERE digest = ? LIMIT 1",
-        ):
-            if self._db.execute(question, binary).fetchone():
-                return True
-        if self._db.execute("SELECT 1 FROM others WHERE is_unreadable LIMIT 1").fetchone():
+        if self._db.execute(_MAY_NEED, (bytes.fromhex(digest),)).fetchone():
             return True
-        versions = self._db.execute("SELECT name, version FROM versions WHERE digest = ?", binary)
-        return any(self._counts(name, version, digest) for name, version in versions)
+        return any(self._versions_of(digest))
 
     def others_of(self, digest: Digest, limit: int) -> list[str]:
         """Up to ``limit`` versions and announcements that need the blob, in words."""
         binary = (bytes.fromhex(digest),)
-        versions = self._db.execute("SELECT name, version FROM versions WHERE digest = ?", binary)
-        found = [
-            f"version {version} of {name.decode()}"
-            for name, version in versions
-            if self._counts(name, version, digest)
-        ]
+        found = [*self._versions_of(digest)]
         announced = self._db.execute("SELECT name FROM announced WHERE digest = ?", binary)
         found += [f"a write of {name.decode()}" for (name,) in announced]
         return found[:limit]
@@ -164,6 +156,13 @@ class Table(Scratch):
             "SELECT name, op, at FROM announced ORDER BY revision, number LIMIT ?", (MAX_PENDING,)
         )
         return [PendingWrite(name=name.decode(), op=op, at=at) for name, op, at in found]
+
+    def _versions_of(self, digest: Digest) -> Iterator[str]:
+        """The versions that count and need the blob, in words."""
+        query, binary = "SELECT name, version FROM versions WHERE digest = ?", bytes.fromhex(digest)
+        for name, version in self._db.execute(query, (binary,)):
+            if self._counts(name, version, digest):
+                yield f"version {version} of {name.decode()}"
 
     def _counts(self, name: bytes, version: int, digest: Digest) -> bool:
         """Whether the version is one of its name; yes, where nothing is known of that."""
