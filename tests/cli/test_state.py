@@ -152,6 +152,28 @@ def test_a_state_of_bytes_is_streamed_in_and_out(
     assert shown.out == LARGE
 
 
+def test_a_command_that_names_a_lineage_is_about_that_log_alone(
+    name: str, holdfast: Holdfast, file: Path
+) -> None:
+    [appended] = rows(holdfast("state", "append", name, "1", "--json"))
+    lineage = appended["lineage"]
+    [logged] = rows(holdfast("state", "log", name, "--lineage", lineage))
+    assert (logged["command"], logged["lineage"]) == (1, lineage)
+
+    holdfast("state", "rm", name)
+    holdfast("state", "append", name, "2")
+
+    for verb, *words in (
+        ("append", "3"),
+        ("log",),
+        ("replay",),
+        ("save", str(file), "--index", "1"),
+    ):
+        refused = holdfast("state", verb, name, *words, "--lineage", lineage)
+        assert refused.status == exit_codes.CONFLICT, verb
+    assert [row["command"] for row in rows(holdfast("state", "log", name))] == [2]
+
+
 def test_what_a_service_loads_is_printed(name: str, holdfast: Holdfast, file: Path) -> None:
     holdfast("state", "append", name, "1", "2", "3")
     before = rows(holdfast("state", "replay", name))

@@ -7,6 +7,7 @@ hypothesis makes up the sequence and shortens one that fails. A store joins in b
 from __future__ import annotations
 
 import asyncio
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -80,6 +81,7 @@ class BlobStoreModel(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.lost: set[Digest] = set()
+        self.operations = itertools.count()
         self.runner = asyncio.Runner()
         self.store = self.run(self.open_store())
         self.model: dict[Digest, tuple[bytes, BlobInfo]] = {}
@@ -122,9 +124,9 @@ class BlobStoreModel(RuleBasedStateMachine):
         stored = self.run(self.store.put(digest_of(data), data, attributes))
         self.stored(data, stored.info, created=stored.created, pins=pins)
 
-    @rule(data=st.sampled_from(CONTENTS), number=st.integers(0, 2))
-    def put_again_under_an_operation(self, data: bytes, number: int) -> None:
-        attributes: Attributes = replace(ATTRIBUTES, op_id=f"op-{number}-{len(self.model)}")
+    @rule(data=st.sampled_from(CONTENTS))
+    def put_again_under_an_operation(self, data: bytes) -> None:
+        attributes: Attributes = replace(ATTRIBUTES, op_id=f"op-{next(self.operations)}")
         first = self.run(self.store.put(digest_of(data), data, attributes))
         second = self.run(self.store.put(digest_of(data), data, attributes))
         assert first == second or not first.created

@@ -58,6 +58,7 @@ Time = Annotated[
 ]
 JsonFile = Annotated[str, DASH, Parameter(help="A file with JSON; - is standard input.")]
 Hash = Annotated[str | None, Parameter(name="--hash", help="The save with this hash.")]
+OfLineage = Annotated[str | None, Parameter(help="Be about the log that has this lineage alone.")]
 
 _NO_HASH: Final = "-"
 
@@ -71,6 +72,7 @@ async def append(
     expected_index: Annotated[
         str, Parameter(help="Only if the last command is this one: any, none, or a number.")
     ] = "any",
+    lineage: OfLineage = None,
     hlc: Annotated[str | None, Parameter(help="Give them times after this one.")] = None,
     as_bytes: Annotated[
         bool, Flag, Parameter(name="--bytes", help="COMMANDS are files, each of them a command.")
@@ -97,14 +99,18 @@ async def append(
         states = connection.states
         if as_bytes:
             data = _read(commands[0])
-            found = [await states.append(name, data, expected_index=expected, hlc=hlc)]
-            _print_positions(found, json=json)
+            found = await states.append(
+                name, data, expected_index=expected, lineage=lineage, hlc=hlc
+            )
+            _print_positions([found], json=json)
             return
         batches: Iterable[list[object]] = (
             _lines() if is_input else [[_parsed(text) for text in commands]]
         )
         for batch in batches:
-            positions = await states.append_many(name, batch, expected_index=expected, hlc=hlc)
+            positions = await states.append_many(
+                name, batch, expected_index=expected, lineage=lineage, hlc=hlc
+            )
             _print_positions(positions, json=json)
 
 
@@ -151,7 +157,7 @@ def _read(file: str) -> bytes:
 
 def _print_positions(positions: Iterable[LogPosition], *, json: bool) -> None:
     for one in positions:
-        found = {"index": one.index, "hlc": one.hlc}
+        found = {"index": one.index, "hlc": one.hlc, "lineage": one.lineage}
         print_result(found, f"{one.index:>12}", one.hlc, json=json)
 
 
@@ -162,6 +168,7 @@ async def save(
     /,
     *,
     index: Annotated[int, Parameter(help="The last command that the state includes.")],
+    lineage: OfLineage = None,
     hlc: Annotated[str, Parameter(help="The time of that command.")] = "",
     as_bytes: Bytes = False,
     force: Annotated[
@@ -179,12 +186,18 @@ async def save(
                 input_of(file),
                 last_applied_index=index,
                 last_applied_hlc=hlc,
+                lineage=lineage,
                 force=force,
             )
         else:
             text = await asyncio.to_thread(_read, file)
             saved = await states.save_json(
-                name, text, last_applied_index=index, last_applied_hlc=hlc, force=force
+                name,
+                text,
+                last_applied_index=index,
+                last_applied_hlc=hlc,
+                lineage=lineage,
+                force=force,
             )
     columns = (saved.state_hash, f"{saved.last_applied_index:>12}", f"{saved.number:>6}")
     print_result(saved, *columns, json=json)
@@ -262,16 +275,20 @@ async def log(
         Flag,
         Parameter(name=("--follow", "-f"), help="Go on with further commands, until SIGINT."),
     ] = False,
+    lineage: OfLineage = None,
     flags: ClientFlags | None = None,
 ) -> int:
-    """Print the commands of a log, a line of JSON each: index, time, and command or bytes."""
+    """Print the commands of a log, each with its index, its time and the lineage of the log.
+
+    They are lines of JSON. Bytes are in base64.
+    """
     async with await connect(flags) as connection:
         states = connection.states
         first = await states.first_index(name) if from_index is None else from_index
         if not follow:
-            await _print_commands(states.replay(name, first))
+            await _print_commands(states.replay(name, first, lineage=lineage))
             return exit_codes.OK
-        await until_stopped(_print_commands(states.follow(name, first)))
+        await until_stopped(_print_commands(states.follow(name, first, lineage=lineage)))
     return exit_codes.OK
 
 
@@ -284,14 +301,16 @@ async def _print_commands(commands: AsyncGenerator[LogCommand]) -> None:
 
 def _shown(one: LogCommand) -> dict[str, object]:
     """A command as the wire has it: bytes are base64."""
+    shown = {"index": one.index, "hlc": one.hlc, "lineage": one.lineage}
     if isinstance(one.command, bytes):
-        text = base64.b64encode(one.command).decode()
-        return {"index": one.index, "hlc": one.hlc, "bytes": text}
-    return {"index": one.index, "hlc": one.hlc, "command": one.command}
+        return shown | {"bytes": base64.b64encode(one.command).decode()}
+    return shown | {"command": one.command}
 
 
 @app.command
-async def replay(name: str, /, *, flags: ClientFlags | None = None) -> None:
+async def replay(
+    name: str, /, *, lineage: OfLineage = None, flags: ClientFlags | None = None
+) -> None:
     """Print what a service loads: the newest save, if any, and the commands behind it.
 
     They are lines of JSON. A save is as `show --json` has it, with its state, or that in base64 as
@@ -303,9 +322,9 @@ async def replay(name: str, /, *, flags: ClientFlags | None = None) -> None:
         with suppress(NotFoundError):
             found = await states.latest(name)
             if found is not None:
-                index = found.record.last_applied_index
+                index, lineage = found.record.last_applied_index, lineage or found.lineage
                 print_json(msgspec.to_builtins(found.record) | _state(found.state))
-        await _print_commands(states.replay(name, index + 1))
+        await _print_commands(states.replay(name, index + 1, lineage=lineage))
 
 
 def _state(state: object) -> dict[str, object]:
