@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from nats.aio.client import Client as NatsClient
+from tests.bench.cpu_per_request import Processes
 from tests.bench.trees import scatter_change
 from tests.deployment import Deployment
 
@@ -34,6 +35,8 @@ from holdfast.domain.limits import KIB, MIB
 from holdfast.runtime.embedded import EmbeddedServer
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from holdfast.protocol.blobs import CollectedSpace
 
 APP: Final = "shop"
@@ -102,24 +105,35 @@ async def collected(client: Client) -> CollectedSpace:
     return packs
 
 
+class Took(NamedTuple):
+    """Seconds by the clock, and of processors, by client, worker and server together."""
+
+    elapsed: float
+    processors: float
+
+
 async def timed_reads(
-    clients: dict[str, tuple[Client, str]], scratch: Path
-) -> dict[str, dict[str, list[float]]]:
-    """Seconds of restores and exports of each of ``clients``' snapshots, in turn."""
-    seconds: dict[str, dict[str, list[float]]] = {"restore": {}, "export": {}}
+    clients: dict[str, tuple[Client, str]], processes: Processes, scratch: Path
+) -> dict[str, dict[str, list[Took]]]:
+    """What restores and exports of each of ``clients``' snapshots took, in turn."""
+
+    async def timed(read: Awaitable[object]) -> Took:
+        began, spent = time.perf_counter(), sum(processes.seconds())
+        await read
+        return Took(time.perf_counter() - began, sum(processes.seconds()) - spent)
+
+    took: dict[str, dict[str, list[Took]]] = {"restore": {}, "export": {}}
     for number in range(ROUNDS):
         for name in [*clients] if number % 2 else [*reversed(clients)]:
-            client, key = clients[name]
+            snapshots, key = clients[name][0].snapshots, clients[name][1]
             target = scratch / f"{name}{number}"
-            began = time.perf_counter()
-            await client.snapshots.restore_to(key, target)
-            restored = time.perf_counter()
-            await client.snapshots.export_to(key, scratch / "export.tar.zst")
-            seconds["restore"].setdefault(name, []).append(restored - began)
-            seconds["export"].setdefault(name, []).append(time.perf_counter() - restored)
+            restored = await timed(snapshots.restore_to(key, target))
+            exported = await timed(snapshots.export_to(key, scratch / "export.tar.zst"))
+            took["restore"].setdefault(name, []).append(restored)
+            took["export"].setdefault(name, []).append(exported)
             if number + 1 < ROUNDS:
                 shutil.rmtree(target)
-    return seconds
+    return took
 
 
 def differences(one: Path, other: Path) -> list[str]:
@@ -134,7 +148,12 @@ def differences(one: Path, other: Path) -> list[str]:
 
 
 async def measure(
-    many: Deployment, alone: Deployment, root: Path, snapshots: int, settle_seconds: float
+    server: EmbeddedServer,
+    many: Deployment,
+    alone: Deployment,
+    root: Path,
+    snapshots: int,
+    settle_seconds: float,
 ) -> list[str]:
     """All steps in two deployments whose worker has the app; a line about each figure."""
     tree, data, scratch = root / "apps" / APP, root / "data", root / "scratch"
@@ -159,8 +178,11 @@ async def measure(
         after, least = await space_of(many, data), await space_of(alone, data)
         await asyncio.sleep(settle_seconds)
         later, least_later = await space_of(many, data), await space_of(alone, data)
+        workers = [*many.workers.values(), *alone.workers.values()]
         reads = await timed_reads(
-            {"repacked": (of_many, keys[-1]), "fresh": (of_one, single)}, scratch
+            {"repacked": (of_many, keys[-1]), "fresh": (of_one, single)},
+            Processes([worker.pid for worker in workers], server.pid),
+            scratch,
         )
         differ = differences(tree, scratch / f"repacked{ROUNDS - 1}")
     return [
@@ -178,11 +200,13 @@ async def measure(
     ]
 
 
-def _compared(what: str, repacked: list[float], fresh: list[float]) -> str:
-    mine, other = statistics.median(repacked), statistics.median(fresh)
+def _compared(what: str, repacked: list[Took], fresh: list[Took]) -> str:
+    mine, other = (Took(*map(statistics.median, zip(*a, strict=True))) for a in (repacked, fresh))
     return (
-        f"{what}: {other / mine:.2f} x the speed of a fresh one's"
-        f" (medians of {ROUNDS}: {mine:.2f} s and {other:.2f} s)"
+        f"{what}: {other.elapsed / mine.elapsed:.2f} x the speed of a fresh one's"
+        f" (medians of {ROUNDS}: {mine.elapsed:.2f} s and {other.elapsed:.2f} s);"
+        f" by processors {other.processors / mine.processors:.2f} x"
+        f" ({mine.processors:.2f} s and {other.processors:.2f} s)"
     )
 
 
@@ -210,7 +234,9 @@ def main() -> None:
         ):
             for deployment in many, alone:
                 deployment.start("one", apps=str(root / "apps"), **_SETTINGS)
-            lines = asyncio.run(measure(many, alone, root, options.snapshots, options.settle))
+            lines = asyncio.run(
+                measure(server, many, alone, root, options.snapshots, options.settle)
+            )
     sys.stdout.write("\n".join([f"{options.files} files", *lines]) + "\n")
 
 

@@ -120,20 +120,16 @@ class ExportPlan:
         self, packs: Sequence[bytes], group: Sequence[Stretch], coming: _Coming
     ) -> memoryview:
         """The bytes of ``group`` in order, all that are in one pack cut out of it at once."""
-        places: dict[int, list[tuple[int, int, int]]] = {}
-        size = 0
-        for number, offset, length in group:
-            places.setdefault(number, []).append((size, offset, length))
-            size += length
-        gathered = memoryview(b"") if len(group) == 1 else memoryview(bytearray(size))
-        for number, wanted in places.items():
+        turns: dict[int, list[int]] = {}
+        for turn, (number, _, _) in enumerate(group):
+            turns.setdefault(number, []).append(turn)
+        pieces = [memoryview(b"")] * len(group)
+        for number, wanted in turns.items():
             coming.reach(packs[number])
-            cuts = self._reader.cuts(packs[number], [one[1:] for one in wanted])
-            if len(group) == 1:
-                return cuts[0]
-            for (at, _, length), data in zip(wanted, cuts, strict=True):
-                gathered[at : at + length] = data
-        return gathered
+            cuts = self._reader.cuts(packs[number], [group[turn][1:] for turn in wanted])
+            for turn, data in zip(wanted, cuts, strict=True):
+                pieces[turn] = data
+        return pieces[0] if len(pieces) == 1 else memoryview(b"".join(pieces))
 
     def _table(self, start: int, stop: int) -> Iterator[memoryview]:
         """The seek table, of which ``start`` to ``stop`` of the file are wanted, clipped.

@@ -312,8 +312,11 @@ def check_address(meta: ObjectMeta, digest: Digest) -> None:
         raise CorruptError("the blob's record is another object's")
 
 
-def _checked(meta: ObjectMeta) -> tuple[int, datetime, str]:
-    """Size of parts, time and type of ``meta``, ours and not deleted. Raises CorruptError."""
+def _checked(meta: ObjectMeta) -> tuple[int, datetime, str, KeptBytes | None]:
+    """Size of parts, time, type and what is kept of ``meta``, ours and not deleted.
+
+    Raises CorruptError.
+    """
     metadata = meta.metadata or {}
     if metadata.get(HF_FORMAT) not in {FORMAT, PARTIAL_FORMAT}:
         raise NewerFormatError("the blob's record has a format this version does not know")
@@ -341,12 +344,12 @@ def _checked(meta: ObjectMeta) -> tuple[int, datetime, str]:
         or (kept is not None and kept.size != meta.size)
     ):
         raise CorruptError("the blob's record contradicts itself about sizes")
-    return part_size, created_at, media_type
+    return part_size, created_at, media_type, kept
 
 
 def to_info(meta: ObjectMeta) -> BlobInfo:
     """The blob of ``meta``, which is ours and not deleted. Raises CorruptError."""
-    part_size, created_at, media_type = _checked(meta)
+    part_size, created_at, media_type, kept = _checked(meta)
     metadata = meta.metadata or {}
     return BlobInfo(
         digest=Digest(meta.name),
@@ -360,7 +363,7 @@ def to_info(meta: ObjectMeta) -> BlobInfo:
         index=_index(metadata, meta.chunks),
         damaged=meta.is_damaged,
         deleted=meta.is_hidden,
-        kept=meta.kept,
+        kept=kept,
     )
 
 
