@@ -199,6 +199,12 @@ async def first_to_end[T](*works: Coroutine[Any, Any, T]) -> T:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
+def is_being_cancelled() -> bool:
+    """Whether the current task is, and not only something that it waited for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
 def look_at(ended: asyncio.Future[Any]) -> None:
     """Take note of how it ended: a failure that nobody waits for any more is nobody's."""
     if not ended.cancelled():

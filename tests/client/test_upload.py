@@ -14,7 +14,7 @@ from nats.aio.client import Client as NatsClient
 from holdfast.client import connect
 from holdfast.client import upload as upload_module
 from holdfast.client.requests import ATTEMPT_SECONDS, worker_seconds
-from holdfast.errors import ConflictError
+from holdfast.errors import ConflictError, UnavailableError
 from holdfast.protocol import codec
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ class ScriptedWorker:
         self.renewals = 0
         self.renewed = asyncio.Event()
         self.is_gone = False
+        self.is_silent = False
         self._client = client
         self._parts = 0
         self._part_subject = f"{self.prefix}.blob.part.w.u"
@@ -70,6 +71,8 @@ class ScriptedWorker:
         if headers.get("Blob-Keep") == "true":
             self.renewals += 1
             self.renewed.set()
+            if self.is_silent:
+                return
             if self.is_gone:
                 self._part_subject += "x"  # the next owner's, of which a resume tells
                 await self._client.subscribe(self._part_subject, cb=self._part)
@@ -142,6 +145,24 @@ async def test_a_source_that_pauses_keeps_its_upload_alive(
     assert stored.size == SIZE
     assert worker.renewals >= 3
     assert len(worker.attempts) == is_gone, "who took over was asked for once"
+
+
+async def test_a_put_whose_owner_falls_silent_before_the_end_is_surely_not_done(
+    worker: ScriptedWorker, nats_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upload_module, "STALL_SECONDS", 0.05)
+    monkeypatch.setattr(upload_module, "RESUME_TIMEOUTS", 0.02)
+    worker.lease_seconds = 0.2
+    worker.is_silent = True
+
+    async def source() -> AsyncIterator[bytes]:
+        while True:
+            yield bytes(PART)
+            await asyncio.sleep(2)
+
+    async with await connect(servers=nats_url, prefix=worker.prefix) as holdfast:
+        with pytest.raises(UnavailableError):
+            await holdfast.put(source())
 
 
 async def test_commits_refused_for_ever_are_asked_for_ever_more_rarely_and_then_given_up(

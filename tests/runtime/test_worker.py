@@ -312,15 +312,17 @@ async def test_stopping_drains_and_ends_well_and_chores_go_on_after_a_failure(
 ) -> None:
     connection = await connect(NatsOptions(servers=(nats_url,)))
     gate = Gate()
-    stop, lost, thrice = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    stop, lost, often = asyncio.Event(), asyncio.Event(), asyncio.Event()
     done: list[int] = []
 
     async def chore() -> None:
         done.append(1)
-        if len(done) == 3:
-            thrice.set()
+        if len(done) == 4:
+            often.set()
         if len(done) == 1:
             raise NotFoundError("gone for now")
+        if len(done) == 2:
+            raise asyncio.CancelledError  # of something that it waited for
         raise ValueError("a bug")
 
     serving = asyncio.create_task(
@@ -332,7 +334,7 @@ async def test_stopping_drains_and_ends_well_and_chores_go_on_after_a_failure(
             drain_seconds=1,
         )
     )
-    await asyncio.wait_for(thrice.wait(), 5)
+    await asyncio.wait_for(often.wait(), 5)
     stop.set()
 
     assert await serving == 0

@@ -35,7 +35,7 @@ from holdfast.client.states.appending import MOST_BYTES_TOGETHER
 from holdfast.domain.canonical import canonical
 from holdfast.domain.digest import digest_of, parse_digest
 from holdfast.domain.limits import MAX_COMMANDS
-from holdfast.errors import InvalidError, NotFoundError
+from holdfast.errors import ConflictError, InvalidError, NotFoundError
 from holdfast.protocol.times import parse_zoned_time
 
 if TYPE_CHECKING:
@@ -322,9 +322,15 @@ async def replay(
         with suppress(NotFoundError):
             found = await states.latest(name)
             if found is not None:
+                _check_log(lineage, found.lineage)
                 index, lineage = found.record.last_applied_index, lineage or found.lineage
                 print_json(msgspec.to_builtins(found.record) | _state(found.state))
         await _print_commands(states.replay(name, index + 1, lineage=lineage))
+
+
+def _check_log(asked: str | None, found: str | None) -> None:
+    if asked is not None and found not in (None, asked):
+        raise ConflictError("the newest save is of another log")
 
 
 def _state(state: object) -> dict[str, object]:

@@ -142,7 +142,7 @@ class Names:
         return await self._put(put, source, progress)
 
     async def _put(self, put: NamedPut, source: Source, progress: OnBytes | None) -> NameStored:
-        async with self._verbs.asking():
+        async with self._verbs:
             return await put_source(self._requester, self._files, source, put, progress)
 
     async def copy(

@@ -6,7 +6,7 @@ Why: docs/decisions.md, "What older workers would refuse has subjects of its own
 from __future__ import annotations
 
 from contextlib import aclosing, asynccontextmanager
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 from holdfast.client.discovery import DISCOVERY_SECONDS, find_workers
 from holdfast.client.pages import PageT, rows
@@ -17,6 +17,7 @@ from holdfast.transport.inbox import NoRespondersError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterable
+    from types import TracebackType
 
     from holdfast.client.requests import Requester
 
@@ -29,7 +30,11 @@ UPGRADE_FOR_STATES: Final = (
 
 
 class NewVerbs:
-    """Requests that only workers with a ``feature`` listen to; others may be there instead."""
+    """Requests that only workers with a ``feature`` listen to; others may be there instead.
+
+    They are made in its context, which raises UnavailableError then. It is no generator: one that
+    is left in the middle of a list would be closed before the list that is in it.
+    """
 
     def __init__(
         self, requester: Requester, feature: str = NAMES_FEATURE, upgrade: str = UPGRADE
@@ -39,18 +44,23 @@ class NewVerbs:
         self._feature = feature
         self._upgrade = upgrade
 
-    @asynccontextmanager
-    async def asking(self) -> AsyncGenerator[None]:
-        """For requests. Raises UnavailableError."""
-        try:
-            yield
-        except NoRespondersError as error:
+    async def __aenter__(self) -> Self:
+        """Requests follow."""
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Raises UnavailableError in place of what nobody listens to."""
+        if isinstance(error, NoRespondersError):
             await _check_workers(self._requester, self._feature, self._upgrade, error)
-            raise
 
     async def ask(self, operation: Operation[RequestT, ReplyT], request: RequestT) -> ReplyT:
         """The reply. Raises as ``Requester.ask``."""
-        async with self.asking():
+        async with self:
             return await self._requester.ask(operation, request)
 
     async def rows(
@@ -61,7 +71,7 @@ class NewVerbs:
     ) -> AsyncGenerator[T]:
         """See ``pages.rows``."""
         found = rows(self._requester, operation, request, of_page)
-        async with self.asking(), aclosing(found):
+        async with self, aclosing(found):
             async for row in found:
                 yield row
 

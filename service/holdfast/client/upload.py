@@ -177,6 +177,8 @@ class Upload:
         if failure is None:
             try:
                 await ask_owner(self._requester, self._state, PutPart(keep=True))
+            except OutcomeUnknownError as error:
+                failure = UnavailableError(error.detail)  # the end was not sent: surely not stored
             except HoldfastError as error:
                 failure = error
         if failure is not None:

@@ -58,7 +58,7 @@ def canonical(text: Buffer) -> bytes:
 def canonical_state(state: object) -> bytes:
     """The bytes that a save of ``state`` stores: bytes as they are, else canonical JSON.
 
-    Raises InvalidError, as ``canonical``, and of what is not JSON value.
+    Raises InvalidError, as ``canonical``, and of what is no JSON value.
     """
     if isinstance(state, bytes | bytearray | memoryview):
         return bytes(state)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Never, override
 
 import structlog
 
-from holdfast.deadline import first_to_end
+from holdfast.deadline import first_to_end, is_being_cancelled
 from holdfast.errors import HoldfastError
 from holdfast.runtime.logs import ErrorLog
 from holdfast.transport.observer import Observer
@@ -111,5 +111,7 @@ async def _repeat(chore: Chore) -> Never:
             await chore.run()
         except HoldfastError as error:
             log.warning("chore_failed", chore=chore.name, code=error.code, detail=error.detail)
-        except Exception:
+        except (Exception, asyncio.CancelledError) as bug:
+            if isinstance(bug, asyncio.CancelledError) and is_being_cancelled():
+                raise
             log.exception("chore_failed", chore=chore.name)

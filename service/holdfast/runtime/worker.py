@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, get_args
 import msgspec
 import structlog
 
+from holdfast.deadline import is_being_cancelled
 from holdfast.domain.limits import MAX_WATCHES
 from holdfast.errors import (
     ForbiddenError,
@@ -254,7 +255,7 @@ class Worker:
             self._send_failure(message, failure)
             return failure
         except (Exception, asyncio.CancelledError) as bug:
-            if isinstance(bug, asyncio.CancelledError) and _is_being_cancelled():
+            if isinstance(bug, asyncio.CancelledError) and is_being_cancelled():
                 raise  # the one that did it answers
             log.exception("answer_failed", subject=endpoint.operation.subject)
             error = InternalError()
@@ -322,9 +323,3 @@ class Worker:
     def _tell(self, tell: Callable[[], dict[str, Any]], message: Message) -> None:
         if self._may_reply_to(message):
             self._connection.send(message.reply, msgspec.json.encode(tell()))
-
-
-def _is_being_cancelled() -> bool:
-    """Whether this task is, and not only something that it waited for."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import time
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -29,10 +28,12 @@ from holdfast.transport.jetstream_messages import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
+    from types import TracebackType
 
     from holdfast.transport.connection import Connection
     from holdfast.transport.inbox import Inbox
+    from holdfast.transport.liveness import Liveness
     from holdfast.transport.message import Message
 
 ATTEMPT_SECONDS: Final = 4.0
@@ -110,26 +111,39 @@ class JetStreamCalls:
                 raise NotNowError(NOBODY)
         return message
 
-    @contextmanager
-    def _asking(self) -> Iterator[None]:
-        """Tell ``liveness`` where there is nobody, or no answer.
+    def _asking(self) -> _Asking:
+        return _Asking(self.connection.liveness)
 
-        Raises NoRespondersError, NotNowError, TimeoutError, and DeniedError where this process
-        lacks a right, not the caller whom it serves: the cause says which.
-        """
-        asked_at = time.monotonic()
-        try:
-            yield
-        except NotNowError:
-            self.connection.liveness.nobody(asked_at)
-            raise
-        except NoRespondersError as error:
-            self.connection.liveness.nobody(asked_at)
+
+class _Asking:
+    """Tells ``liveness`` where there is nobody, or no answer.
+
+    Raises NoRespondersError, NotNowError, TimeoutError, and DeniedError where this process lacks a
+    right, not the caller whom it serves: the cause says which.
+    """
+
+    __slots__ = ("_asked_at", "_liveness")
+
+    def __init__(self, liveness: Liveness) -> None:
+        self._liveness = liveness
+        self._asked_at = time.monotonic()
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if isinstance(error, NotNowError | NoRespondersError):
+            self._liveness.nobody(self._asked_at)
+        elif isinstance(error, TimeoutError):
+            self._liveness.unanswered(self._asked_at)
+        if isinstance(error, NoRespondersError):
             raise NoRespondersError(NOBODY) from error
-        except TimeoutError:
-            self.connection.liveness.unanswered(asked_at)
-            raise
-        except ForbiddenError as error:
+        if isinstance(error, ForbiddenError):
             msg = "the store refuses this worker: its NATS user lacks a right"
             raise DeniedError(msg) from error
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import defaultdict
 from contextlib import aclosing, closing, suppress
 from itertools import batched
 from typing import TYPE_CHECKING, Any, Final
@@ -37,9 +38,10 @@ _MESSAGES_AT_ONCE: Final = 32
 _NO_STATUS: Final = b"NATS/1.0\r\n"
 _SUBJECTS_AT_ONCE: Final = 128
 _QUOTES_BYTES: Final = 3
-_LASTS_AT_ONCE: Final = 8
-"""Answers that may be on their way together, of 128 records of 12 KiB at the most: a server gives
-up a client that is 64 MiB behind."""
+_LASTS_AT_ONCE: Final = 4
+"""Answers of one stream that may be on their way together, each of 128 records: those of blobs have
+12 KiB at the most, those of snapshots and states 64. A server gives up a client that is 64 MiB
+behind."""
 
 TRACE_TO: Final = "Nats-Trace-Dest"
 _TRACE_SECONDS: Final = 0.5
@@ -55,7 +57,7 @@ class DirectReads(JetStreamCalls):
     ) -> None:
         """As `JetStream`."""
         super().__init__(connection, inbox, domain, patience_seconds)
-        self._lasts = asyncio.Semaphore(_LASTS_AT_ONCE)
+        self._lasts = defaultdict[str, asyncio.Semaphore](lambda: asyncio.Semaphore(_LASTS_AT_ONCE))
 
     async def direct_last(self, stream: str, subject: str) -> StoredMessage | None:
         """The last message on ``subject`` that some replica has. None is not proof of absence."""
@@ -74,13 +76,23 @@ class DirectReads(JetStreamCalls):
         longest = max(map(len, subjects), default=1) + _QUOTES_BYTES
         at_once = min(_SUBJECTS_AT_ONCE, max(self.connection.max_payload // 2 // longest, 1))
 
-        async def read(some: tuple[str, ...]) -> list[StoredMessage]:
-            async with self._lasts:
-                query = {"multi_last": list(some), "batch": len(some), "seq": since}
-                return (await self.direct_batch(stream, query))[0]
-
-        answers = await asyncio.gather(*map(read, batched(subjects, at_once)))
+        queries = (
+            {"multi_last": list(some), "batch": len(some), "seq": since}
+            for some in batched(subjects, at_once)
+        )
+        answers = await asyncio.gather(
+            *(self._read(self._direct_lasts, stream, query) for query in queries)
+        )
         return [message for messages in answers for message in messages]
+
+    async def _direct_lasts(self, stream: str, query: Mapping[str, Any]) -> list[StoredMessage]:
+        turns = self._lasts[stream]
+        async with asyncio.timeout(attempt_seconds()):
+            await turns.acquire()
+        try:
+            return (await self._direct_batch(stream, query, ATTEMPT_SECONDS))[0]
+        finally:
+            turns.release()
 
     async def direct_at(self, stream: str, query: Mapping[str, Any]) -> StoredMessage | None:
         """The one message that some replica has for ``query``. None is not proof of absence."""

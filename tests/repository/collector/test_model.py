@@ -187,6 +187,7 @@ SCENARIOS: Final = {
         a_parent,
         lambda r: [Reader(r, "S0", P), SnapshotDeleter("S0"), SnapshotWriter(r, "w", R0)],
         blobs=(P, R0),
+        collectors=2,
     ),
     "time passes beside a writer": Scenario(
         an_old_pack,

@@ -143,7 +143,7 @@ class States:
         ``from_index``; CorruptError where the log is damaged there, or has lost its end.
         """
         log = ReadLog(check_blob_name(name), lineage)
-        async with self._verbs.asking():
+        async with self._verbs:
             source = replayed(self._requester, log, from_index)
             async with aclosing(Ahead(source, 1)) as pages:
                 async for page in pages.items():
@@ -158,7 +158,7 @@ class States:
         As ``replay``, going on with the log of that ``lineage``.
         """
         log = ReadLog(check_blob_name(name), lineage)
-        async with self._verbs.asking():
+        async with self._verbs:
             return await log_page(self._requester, log, from_index, limit)
 
     async def first_index(self, name: str) -> int:
@@ -180,7 +180,7 @@ class States:
         worker answers in time.
         """
         log = ReadLog(check_blob_name(name), lineage)
-        async with self._verbs.asking():
+        async with self._verbs:
             stream = followed(self._requester, log, from_index)
             async with aclosing(stream) as batches:
                 async for batch in batches:
@@ -219,7 +219,7 @@ class States:
         is not the one of that ``lineage`` any more.
         """
         request = _saving(name, last_applied_index, last_applied_hlc, lineage, force=force)
-        async with self._verbs.asking():
+        async with self._verbs:
             return await self.saving.save(request, state)
 
     async def save_json(
@@ -234,7 +234,7 @@ class States:
     ) -> Saved:
         """As ``save``, of a state that is written as JSON."""
         request = _saving(name, last_applied_index, last_applied_hlc, lineage, force=force)
-        async with self._verbs.asking():
+        async with self._verbs:
             return await self.saving.save_json(request, text)
 
     async def save_from(
@@ -252,7 +252,7 @@ class States:
         They are streamed: memory is bounded whatever the size. Raises what ``Client.put`` does.
         """
         request = _saving(name, last_applied_index, last_applied_hlc, lineage, force=force)
-        async with self._verbs.asking():
+        async with self._verbs:
             return await self.saving.save_bytes(request, source)
 
     async def latest(self, name: str, *, if_none_match: str | None = None) -> SavedState | None:
@@ -262,7 +262,7 @@ class States:
         where there is none, CorruptError where all are damaged.
         """
         known = None if if_none_match is None else parse_digest(if_none_match)
-        async with self._verbs.asking():
+        async with self._verbs:
             found = await self.saving.newest(check_blob_name(name), known)
             return None if found.unchanged else await self.saving.newest_whole(found)
 
@@ -316,7 +316,7 @@ class States:
     ) -> LoadedState:
         """As ``record``, with the ``lineage`` of the log; not all of its state may be there."""
         if index is None and time is None and hash is None:
-            async with self._verbs.asking():
+            async with self._verbs:
                 return await self.saving.newest(check_blob_name(name))
         return await self._at(name, index, time, hash)
 

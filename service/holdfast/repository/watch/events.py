@@ -132,8 +132,8 @@ def name_events(changed: Changed, is_new: IsNew) -> Iterator[Event]:
 
     The first says that others may be ``missed``, where all that are kept are new.
     """
-    family, _, key = changed.key.partition(".")
-    if family != NAME.prefix:
+    family, dot, key = changed.key.partition(".")
+    if not dot or family != NAME.prefix:
         return
     held = NAME.of(changed)
     if held is None:
@@ -171,8 +171,8 @@ def snapshot_events(changed: Changed, is_new: IsNew) -> Iterator[Event]:
 
     A snapshot is pending from when it is marked so: its record is rewritten all the while.
     """
-    family, _, name = changed.key.partition(".")
-    if not is_new(changed.revision):
+    family, dot, name = changed.key.partition(".")
+    if not dot or not is_new(changed.revision):
         return
     if family == SNAPSHOT.live_prefix and changed.value is not None:
         key = _snapshot_key(name)

@@ -6,7 +6,6 @@ A refusal says that this attempt was not applied. It says nothing of one before 
 from __future__ import annotations
 
 import math
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from holdfast.deadline import seconds_left
@@ -21,7 +20,8 @@ from holdfast.transport.backoff import Backoff
 from holdfast.transport.jetstream_messages import WRITE_IN_FLIGHT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
+    from types import TracebackType
 
     from holdfast.transport.jetstream_messages import RefusedError
 
@@ -43,19 +43,34 @@ class Certainty:
         self.certain = True
         self._unknown = unknown
 
-    @contextmanager
-    def telling(self) -> Iterator[None]:
+    def telling(self) -> AbstractContextManager[None]:
         """A change that may have been applied stays unknown, whatever fails afterwards."""
-        try:
-            yield
-        except (UnavailableError, QuotaExceededError) as error:
-            if self.certain:
-                raise
-            raise OutcomeUnknownError(self._unknown) from error
+        return _Telling(self)
 
     def or_unknown(self, error: HoldfastError) -> HoldfastError:
         """``error``, which says that nothing was applied, if that is certain."""
         return error if self.certain else OutcomeUnknownError(self._unknown)
+
+
+class _Telling:
+    __slots__ = ("_certainty",)
+
+    def __init__(self, certainty: Certainty) -> None:
+        self._certainty = certainty
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if isinstance(error, UnavailableError | QuotaExceededError):
+            told = self._certainty.or_unknown(error)
+            if told is not error:
+                raise told from error
 
 
 class Conflicts(Certainty):

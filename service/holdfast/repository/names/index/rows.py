@@ -81,11 +81,11 @@ class Rows:
     def add(self, changed: Changed) -> None:
         """Take one change in."""
         self.keys.append((changed.key,))
-        kind, _, tokens = changed.key.partition(".")
+        kind, dot, tokens = changed.key.partition(".")
         try:
-            if kind == NAME.prefix:
+            if dot and kind == NAME.prefix:
                 self._add_name(changed, tokens)
-            elif kind == VERSION.prefix:
+            elif dot and kind == VERSION.prefix:
                 self._add_version(changed, tokens)
             elif changed.value is not None:
                 self.others.append((changed.key, False))
