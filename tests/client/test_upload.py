@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from nats.aio.msg import Msg
 
+    from holdfast.errors import HoldfastError
+
 pytestmark = pytest.mark.nats
 
 PART = 128 * 1024
@@ -154,11 +156,20 @@ async def test_a_put_whose_owner_falls_silent_before_the_end_is_surely_not_done(
     monkeypatch.setattr(upload_module, "RESUME_TIMEOUTS", 0.02)
     worker.lease_seconds = 0.2
     worker.is_silent = True
+    given_up = asyncio.Event()
+    fail = upload_module.Upload._fail
+
+    def note(upload: upload_module.Upload, error: HoldfastError) -> None:
+        fail(upload, error)
+        given_up.set()
+
+    monkeypatch.setattr(upload_module.Upload, "_fail", note)
 
     async def source() -> AsyncIterator[bytes]:
-        while True:
+        for _ in range(8):
             yield bytes(PART)
-            await asyncio.sleep(2)
+        await given_up.wait()
+        yield bytes(PART)
 
     async with await connect(servers=nats_url, prefix=worker.prefix) as holdfast:
         with pytest.raises(UnavailableError):

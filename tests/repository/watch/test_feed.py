@@ -13,12 +13,15 @@ from tests.repository.watch.scribe import Scribe
 
 from holdfast.domain.digest import digest_of
 from holdfast.errors import ConflictError, HoldfastError, InvalidError, UnavailableError
-from holdfast.repository.watch.events import BlobEvents, RecordEvents, name_events
+from holdfast.repository.watch.events import BlobEvents, RecordEvents, name_events, snapshot_events
 from holdfast.repository.watch.feed import MAX_KEPT, Feed
 from holdfast.stores.memory import MemoryBlobStore, MemoryRecordStore
 from holdfast.stores.ports import Attributes
+from holdfast.stores.record_ports import Changed
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from holdfast.repository.watch.events import Event, Events, IsNew
     from holdfast.repository.watch.feed import Watching
     from holdfast.stores.record_ports import Extent
@@ -260,3 +263,12 @@ async def test_a_name_whose_record_was_removed_is_told_as_deleted() -> None:
         event = (await take(watching, 1))[0]
 
     assert (event.subject, event.state) == ("a//", "deleted")
+
+
+@pytest.mark.parametrize("events", [name_events, snapshot_events])
+def test_a_foreign_key_that_is_a_prefix_alone_is_no_step_of_anything(
+    events: Callable[[Changed, IsNew], Iterator[Event]],
+) -> None:
+    foreign = [Changed(key=key, revision=3, value=b"{}", at=AT) for key in ("n", "s", "p")]
+
+    assert [list(events(one, lambda _: True)) for one in foreign] == [[], [], []]

@@ -334,6 +334,19 @@ async def test_what_cannot_be_read_hides_no_other_and_may_need_any_blob() -> Non
         assert await listed(index) == ["a", "c"]
 
 
+async def test_a_foreign_key_that_is_a_prefix_alone_is_nobodys_and_counted(
+    store: RecordStore,
+) -> None:
+    names = Names(store)
+    await names.write("a")
+    await names.put("v", b"{}")
+    async with running(store) as index:
+        await names.put("n", b"{}")
+
+        assert await listed(index) == ["a"]
+        assert index.state.rebuilt == 0
+
+
 async def test_names_tell_which_of_them_have_a_blob(store: RecordStore) -> None:
     names = Names(store)
     async with running(
