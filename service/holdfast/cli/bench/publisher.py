@@ -10,16 +10,18 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
+import msgspec
 import nats
 
 from holdfast.errors import UnavailableError
 from holdfast.protocol.headers import STATUS
 from holdfast.transport import connection as transport
 from holdfast.transport.inbox import Inbox
+from holdfast.transport.jetstream_messages import WRITE_IN_FLIGHT, Ack
 from holdfast.transport.options import NatsOptions
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
     from holdfast.transport.connection import Connection
     from holdfast.transport.message import Message
@@ -70,21 +72,23 @@ class Publisher:
             mailbox.close()
 
     async def compare_and_set(self, payloads: Sequence[bytes]) -> None:
-        """Publish one after the other, each only if the last one is that before it."""
-        last = 0
-        for number, payload in enumerate(payloads):
-            headers = {_EXPECTED: str(last)} if number else None
-            message = await self._inbox.request(
-                SUBJECT, payload, headers=headers, timeout_seconds=_SECONDS
-            )
-            last = _sequence(message)
+        """Publish one after the other, each only if the last one is that before it.
 
+        One for which the server is not done yet with that before it is sent again. Raises
+        UnavailableError.
+        """
+        headers: dict[str, str] = {}
+        for payload in payloads:
+            while (ack := await self._published(payload, headers)).error is not None:
+                if ack.error.err_code != WRITE_IN_FLIGHT:
+                    raise UnavailableError(f"a publish was refused: {ack.error.description}")
+            headers = {_EXPECTED: str(ack.seq)}
 
-def _sequence(message: Message) -> int:
-    text = bytes(message.data)
-    if b'"error"' in text:
-        raise UnavailableError("a publish was refused")
-    return int(text.partition(b'"seq":')[2].split(b",")[0].strip(b" }"))
+    async def _published(self, payload: bytes, headers: Mapping[str, str]) -> Ack:
+        message = await self._inbox.request(
+            SUBJECT, payload, headers=headers, timeout_seconds=_SECONDS
+        )
+        return msgspec.json.decode(message.data, type=Ack)
 
 
 @asynccontextmanager
