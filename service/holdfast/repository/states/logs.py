@@ -246,6 +246,9 @@ class StateLogs:
         groups: list[tuple[int, GroupT]] = []
         for entry in page.entries:
             if void is not None and entry.sequence > void.after:
+                if not groups:
+                    msg = f"the log is broken behind command {place.index}: see `state repair`"
+                    raise CorruptError(msg)
                 return GroupPage(groups=groups, place=place, is_end=False)
             try:
                 group = decode(entry)
