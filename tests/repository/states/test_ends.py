@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, override
 
+import msgspec
 import pytest
 from tests.repository.names.simulation import JumpingLoop
 from tests.repository.states.pool import StatesPool, code_of
 
-from holdfast.errors import CorruptError
+from holdfast.domain.blob_names import name_key
+from holdfast.errors import CorruptError, UnavailableError
 from holdfast.repository.states import ends
+from holdfast.repository.states.record import STATE, StateRecord
+from holdfast.stores.memory import MemoryRecordStore
 from holdfast.stores.memory_journal import MemoryJournalStore
 
 if TYPE_CHECKING:
     from tests.repository.states.pool import StatesWorker
+
+    from holdfast.stores.record_ports import Record
 
 
 class RestartedJournal(MemoryJournalStore):
@@ -133,7 +139,7 @@ def test_a_log_is_damaged_once_its_servers_have_had_the_time_to_bring_back_its_e
         assert await code_of(worker.append("s", "x")) == "unavailable"
         await asyncio.sleep(9)
         assert await code_of(worker.append("s", "x")) == "unavailable"
-        await asyncio.sleep(1)
+        await asyncio.sleep(2)
         assert await code_of(worker.append("s", "x")) == "corrupt"
 
     with asyncio.Runner(loop_factory=JumpingLoop) as runner:
@@ -174,17 +180,64 @@ async def test_commands_are_found_behind_a_repair_though_sequences_came_again(
     assert [one.command.data for one in page.entries] == [b'"new 6"']
 
 
-async def test_of_more_logs_than_are_remembered_the_first_are_forgotten(
+def test_a_look_that_an_append_overtakes_does_not_make_less_known() -> None:
+    seen, record = ends.SeenEnds(), StateRecord(name="s", log="L")
+
+    for index in (2, 3, 2):
+        seen.note(record, index)
+    assert seen.of(record) == 3
+
+    another = msgspec.structs.replace(record, log="M")
+    seen.note(another, 1)
+    assert (seen.of(another), seen.of(record)) == (1, 0)
+
+
+async def test_of_more_logs_than_are_remembered_those_unused_for_longest_are_forgotten(
     pool: StatesPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ends, "MAX_REMEMBERED", 2)
     worker = pool.worker()
-    for name in ("a", "b", "c"):
+    for name in ("a", "b", "a", "c"):
         await worker.append(name, 1)
 
-    assert [name for name, _ in worker.states.logs.ends.all()] == ["b", "c"]
+    assert [name for name, _ in worker.states.logs.ends.all()] == ["a", "c"]
     await worker.states.write_ends_down()
 
     assert worker.states.logs.ends.all() == []
-    records = [await worker.states.find(name) for name in ("a", "b", "c")]
-    assert [held.record.reached for held in records if held is not None] == [0, 1, 1]
+    assert await reached_by(worker, "a", "b", "c") == [2, 0, 1]
+
+
+class PartialRecords(MemoryRecordStore):
+    """One of which a record may be out of reach."""
+
+    lost = ""
+
+    @override
+    async def get(self, key: str) -> Record:
+        """See `RecordStore.get`."""
+        if key == self.lost:
+            raise UnavailableError
+        return await super().get(key)
+
+
+async def test_one_record_out_of_reach_does_not_keep_others_from_knowing_how_far_logs_went(
+    pool: StatesPool,
+) -> None:
+    pool.records = records = PartialRecords(pool.time.monotonic)
+    worker = pool.worker()
+    for name in ("a", "b", "c"):
+        await worker.append(name, 1)
+    records.lost = STATE.key(name_key("a"))
+
+    assert await code_of(worker.states.write_ends_down()) == "unavailable"
+
+    assert await reached_by(worker, "b", "c") == [1, 1]
+    records.lost = ""
+    await worker.states.write_ends_down()
+    assert await reached_by(worker, "a") == [1]
+
+
+async def reached_by(worker: StatesWorker, *names: str) -> list[int]:
+    """How far the records of the logs say that they went."""
+    records = [await worker.states.find(name) for name in names]
+    return [held.record.reached for held in records if held is not None]

@@ -35,7 +35,7 @@ class SeenEnds:
 
     def note(self, record: StateRecord, index: int) -> None:
         """The log of ``record`` has the command ``index``."""
-        _put(self._seen, record.name, (record.lineage, index))
+        _put(self._seen, record.name, (record.lineage, max(index, self.of(record))))
 
     def of(self, record: StateRecord) -> int:
         """A command that the log of ``record`` has had; 0 where none is remembered."""
@@ -65,6 +65,8 @@ class SeenEnds:
 
 
 def _put[T](found: dict[str, T], name: str, value: T) -> None:
+    """Remember that, and not what was put before all others if there are too many."""
+    found.pop(name, None)
     found[name] = value
     if len(found) > MAX_REMEMBERED:
         del found[next(iter(found))]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from holdfast.domain.blob_names import check_state_name, name_key
-from holdfast.errors import CorruptError, NotFoundError
+from holdfast.errors import CorruptError, HoldfastError, NotFoundError
 from holdfast.repository.ledger.ledger import Held, Ledger
 from holdfast.repository.states.logs import DamagedLogError
 from holdfast.repository.states.record import (
@@ -117,16 +117,28 @@ class StateRecords:
         return await self.change(name, partial(with_log, name=name, log=self._sources.new_id()))
 
     async def write_ends_down(self) -> None:
-        """Have the records say how far their logs are known to go. Raises UnavailableError."""
+        """Have the records say how far their logs are known to go.
+
+        Raises UnavailableError and the like where some could not be written: those are tried again.
+        """
+        failure: HoldfastError | None = None
         for name, seen in self.logs.ends.all():
-            lineage, index = seen
             try:
-                held = await self.find(name)
-                if held is not None:
-                    await self.update(held, partial(reached, lineage=lineage, index=index))
+                await self._write_end_down(name, seen)
             except CorruptError:  # who reads the records tells
                 log.warning("end_not_written_down", name=name)
+            except HoldfastError as error:
+                failure = error
+                continue
             self.logs.ends.forget(name, seen)
+        if failure is not None:
+            raise failure
+
+    async def _write_end_down(self, name: str, seen: SeenEnd) -> None:
+        lineage, index = seen
+        held = await self.find(name)
+        if held is not None:
+            await self.update(held, partial(reached, lineage=lineage, index=index))
 
     async def change(
         self, name: str, change: Callable[[StateRecord | None], StateRecord]
