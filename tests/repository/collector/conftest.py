@@ -18,6 +18,7 @@ from holdfast.bootstrap.names import NameParts
 from holdfast.bootstrap.setup import Setup
 from holdfast.bootstrap.sources import SOURCES
 from holdfast.bootstrap.stores import open_stores
+from holdfast.bootstrap.worker import PATIENCE_SECONDS
 from holdfast.domain.limits import MIB
 from holdfast.stores.deployment import KEY, Deployment
 from holdfast.transport.connection import connect
@@ -68,14 +69,22 @@ async def opened(config: Config) -> AsyncIterator[Stores]:
     """The stores as a worker has them."""
     if not config.store.startswith("nats:"):
         stores = open_stores(config, None, SOURCES)  # type: ignore[arg-type]
-        yield stores
-        await stores.aclose()
+        try:
+            yield stores
+        finally:
+            await stores.aclose()
         return
     connection = await connect(config.nats)
-    stores = open_stores(config, JetStream(connection, Inbox(connection)), SOURCES)
-    yield stores
-    await stores.aclose()
-    await connection.close()
+    try:
+        inbox = Inbox(connection)
+        jetstream = JetStream(connection, inbox, patience_seconds=PATIENCE_SECONDS)
+        stores = open_stores(config, jetstream, SOURCES)
+        try:
+            yield stores
+        finally:
+            await stores.aclose()
+    finally:
+        await connection.close()
 
 
 @asynccontextmanager

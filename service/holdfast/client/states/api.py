@@ -140,7 +140,8 @@ class States:
         before were taken from, or a save that includes them. Raises NotFoundError where there is no
         such state, or that command was trimmed (then ``index`` is the first one that is there),
         ConflictError where a removal or a repair took back what was given, or is before
-        ``from_index``; CorruptError where the log is damaged there, or has lost its end.
+        ``from_index``; CorruptError where the log is damaged there, or has lost its end, and
+        InvalidError where it ends before ``from_index``, perhaps since it has lost its end.
         """
         log = ReadLog(check_blob_name(name), lineage)
         async with self._verbs:

@@ -19,6 +19,7 @@ from holdfast.errors import (
     ConflictError,
     CorruptError,
     HoldfastError,
+    InvalidError,
     OutcomeUnknownError,
     UnavailableError,
 )
@@ -166,32 +167,40 @@ class StateLogs:
         return entry is not None and entry.previous == expected
 
     async def end(self, record: StateRecord, *, told: int = 0) -> LogEnd:
-        """The log's end, by the word of a believed leader; ``told`` is a command that it has had.
+        """The log's end, by the word of a believed leader.
 
-        Raises CorruptError: DamagedLogError where a log that there should be ends before what is
-        known of it, or the last group is damaged; UnavailableError where that may yet come.
+        ``told`` is a command that somebody says it has had. Raises CorruptError: DamagedLogError
+        where a log that there should be ends before what is known of it, or the last group is
+        damaged; InvalidError where it ends before ``told`` alone; UnavailableError where what it
+        lacks may yet come.
         """
-        known = max(record.known_index, self.ends.of(record), told)  # before the journal is asked
+        known = max(record.known_index, self.ends.of(record))  # before the journal is asked
         try:
             entry = await self.journal.last(name_key(record.name))
         except DamagedEntryError as damaged:
             readable = await self.readable_end(record, damaged.sequence)
             raise DamagedLogError(record, readable.place, damaged.sequence) from damaged
         found = _end(record, entry)
-        if record.log and found.closing is None:
-            self._compare(record, found.place, known)
+        if not record.log or found.closing is not None:
+            return found
+        self.ends.goes_to(record, found.place.index)
+        if found.place.index < known:
+            self._wait_for(record, known)
+            raise DamagedLogError(record, found.place, found.place.sequence)
+        if found.place.index > known:
+            self.ends.note(record, found.place.index)
+        if found.place.index < told:
+            self._wait_for(record, told)
+            raise _less_than_told(found.place, told)
         return found
 
-    def _compare(self, record: StateRecord, place: LogPlace, known: int) -> None:
-        """Raises as `end` where the log ends at ``place``, and has had the command ``known``."""
-        if place.index < known:
-            now = asyncio.get_running_loop().time()
-            if self.ends.behind_seconds(record, now) < self.journal.catch_up_seconds:
-                raise UnavailableError(_BEHIND)
-            raise DamagedLogError(record, place, place.sequence)
-        self.ends.caught_up(record)
-        if place.index > known:
-            self.ends.note(record, place.index)
+    def _wait_for(self, record: StateRecord, index: int) -> None:
+        """Raises UnavailableError while the command ``index``, which the log lacks, may come."""
+        now = asyncio.get_running_loop().time()
+        session = self.journal.session
+        seconds = self.ends.behind_seconds(record, index, session=session, now=now)
+        if seconds < self.journal.catch_up_seconds:
+            raise UnavailableError(_BEHIND)
 
     async def readable_end(self, record: StateRecord, through: int) -> LogEnd:
         """The last group up to the sequence ``through`` that can be read, found by halves."""
@@ -246,6 +255,9 @@ class StateLogs:
         groups: list[tuple[int, GroupT]] = []
         for entry in page.entries:
             if void is not None and entry.sequence > void.after:
+                if not groups:
+                    msg = f"the log is broken behind command {place.index}: see `state repair`"
+                    raise CorruptError(msg)
                 return GroupPage(groups=groups, place=place, is_end=False)
             try:
                 group = decode(entry)
@@ -303,6 +315,13 @@ def _next(record: StateRecord, place: LogPlace, entry: JournalEntry, group: Grou
         msg = f"the log is broken before command {group.first}: see `state repair`"
         raise CorruptError(msg)
     return LogPlace(entry.sequence, group.last)
+
+
+def _less_than_told(place: LogPlace, told: int) -> InvalidError:
+    return InvalidError(
+        f"the log ends with command {place.index}, and {told} was said to have been read: if it "
+        "was, the log has lost its end"
+    )
 
 
 def _break(found: int, expected: int) -> CorruptError:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from holdfast.domain.blob_names import check_state_name, name_key
-from holdfast.errors import CorruptError, NotFoundError
+from holdfast.errors import CorruptError, HoldfastError, InvalidError, NotFoundError
 from holdfast.repository.ledger.ledger import Held, Ledger
 from holdfast.repository.states.logs import DamagedLogError
 from holdfast.repository.states.record import (
@@ -76,15 +76,16 @@ class StateRecords:
     ) -> PresentState:
         """The state as a believed leader knows it.
 
-        A closing of its log is carried out before. ``told`` is what somebody read of a log. Raises
-        CorruptError where the log is not what is known of it, but not of a damaged end ``to_read``
-        what is before: see `DamagedLogError`.
+        A closing of its log is carried out before. ``told`` is what somebody says to have read of a
+        log. Raises CorruptError where the log is not what is known of it, but not of a damaged end
+        ``to_read`` what is before (see `DamagedLogError`); InvalidError where it ends before what
+        was ``told`` alone.
         """
         held = await self.find(name)
         while True:
             try:
                 end = await self._end(name, held, told)
-            except CorruptError as error:
+            except (CorruptError, InvalidError) as error:
                 again = await self.find(name)
                 if _revision(again) == _revision(held):
                     if to_read and isinstance(error, DamagedLogError) and _has_log(held):
@@ -117,16 +118,28 @@ class StateRecords:
         return await self.change(name, partial(with_log, name=name, log=self._sources.new_id()))
 
     async def write_ends_down(self) -> None:
-        """Have the records say how far their logs are known to go. Raises UnavailableError."""
+        """Have the records say how far their logs are known to go.
+
+        Raises UnavailableError and the like where some could not be written: those are tried again.
+        """
+        failure: HoldfastError | None = None
         for name, seen in self.logs.ends.all():
-            lineage, index = seen
             try:
-                held = await self.find(name)
-                if held is not None:
-                    await self.update(held, partial(reached, lineage=lineage, index=index))
+                await self._write_end_down(name, seen)
             except CorruptError:  # who reads the records tells
                 log.warning("end_not_written_down", name=name)
+            except HoldfastError as error:
+                failure = error
+                continue
             self.logs.ends.forget(name, seen)
+        if failure is not None:
+            raise failure
+
+    async def _write_end_down(self, name: str, seen: SeenEnd) -> None:
+        lineage, index = seen
+        held = await self.find(name)
+        if held is not None:
+            await self.update(held, partial(reached, lineage=lineage, index=index))
 
     async def change(
         self, name: str, change: Callable[[StateRecord | None], StateRecord]
