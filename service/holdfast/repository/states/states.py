@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from holdfast.stores.record_ports import Change, RecordStore
 
 MISSING: Final = "there is no state of that name"
+_REST: Final = 3.0
+"""Between two ends that are written down, as a multiple of what a write takes."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -120,10 +124,13 @@ class StateRecords:
     async def write_ends_down(self) -> None:
         """Have the records say how far their logs are known to go.
 
-        Raises UnavailableError and the like where some could not be written: those are tried again.
+        Between two there is a rest, so that appends go on beside it. Raises UnavailableError and
+        the like where some could not be written: those are tried again.
         """
         failure: HoldfastError | None = None
+        loop = asyncio.get_running_loop()
         for name, seen in self.logs.ends.all():
+            began = loop.time()
             try:
                 await self._write_end_down(name, seen)
             except CorruptError:  # who reads the records tells
@@ -132,6 +139,7 @@ class StateRecords:
                 failure = error
                 continue
             self.logs.ends.forget(name, seen)
+            await asyncio.sleep(_REST * (loop.time() - began))
         if failure is not None:
             raise failure
 
