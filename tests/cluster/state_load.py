@@ -116,7 +116,7 @@ class StateLoad:
             case "save":
                 return replace(call, asked=rng.randint(max(saved - 2, 1), end))
             case "trim":
-                return replace(call, asked=max(saved - rng.randint(-2, 20), 1))
+                return replace(call, asked=min(max(saved - rng.randint(-2, 20), 1), end))
             case _:
                 return call
 
