@@ -87,9 +87,9 @@ def test_what_may_have_been_applied_stays_unknown_whatever_fails_afterwards(
     unsure.trying = "nuid"
     unsure.note(refused(certain=False), 1)
 
-    with pytest.raises(failure), sure.telling():
+    with pytest.raises(failure), sure:
         raise failure
-    with pytest.raises(OutcomeUnknownError), unsure.telling():
+    with pytest.raises(OutcomeUnknownError), unsure:
         raise failure
 
     assert (sure.tried, unsure.tried) == ("", "nuid")

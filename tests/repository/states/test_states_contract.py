@@ -74,7 +74,7 @@ class TestStatesOnDisk(StatesOfOneMachine):
         assert isinstance(stores.states, DiskJournalStore)
         last = "SELECT sequence FROM entries ORDER BY sequence DESC LIMIT 2"
         with closing(sqlite3.connect(stores.states._root / LOGS_FORM.file)) as database, database:
-            database.execute(f"DELETE FROM entries WHERE sequence IN ({last})")  # noqa: S608
+            database.execute(f"DELETE FROM entries WHERE sequence IN ({last})")  # noqa: S608  (a constant)
 
     @pytest_asyncio.fixture
     async def stores(self, tmp_path: Path) -> AsyncIterator[Stores]:

@@ -84,6 +84,10 @@ class RecordKind(Generic[RecordT]):
         """The key of a record."""
         return f"{self.prefix}.{name}"
 
+    def lies_at(self, key: str) -> bool:
+        """Whether a record of this kind may lie at ``key``, and none of another kind."""
+        return key.startswith(f"{self.prefix}.")
+
     def name_at(self, key: str) -> str:
         """The name of the record that lies at ``key``."""
         return key.removeprefix(f"{self.prefix}.")
@@ -105,7 +109,7 @@ class RecordKind(Generic[RecordT]):
 
     def of(self, found: Record | Changed) -> Held[RecordT] | None:
         """As `read`; None of another kind's record, and of a removal. Raises CorruptError."""
-        if found.value is None or not found.key.startswith(f"{self.prefix}."):
+        if found.value is None or not self.lies_at(found.key):
             return None
         return self.read(Record(key=found.key, value=found.value, revision=found.revision))
 

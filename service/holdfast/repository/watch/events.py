@@ -132,13 +132,12 @@ def name_events(changed: Changed, is_new: IsNew) -> Iterator[Event]:
 
     The first says that others may be ``missed``, where all that are kept are new.
     """
-    family, dot, key = changed.key.partition(".")
-    if not dot or family != NAME.prefix:
+    if not NAME.lies_at(changed.key):
         return
     held = NAME.of(changed)
     if held is None:
         if is_new(changed.revision):
-            yield _removed(changed, key_name(key))
+            yield _removed(changed, key_name(NAME.name_at(changed.key)))
         return
     steps = [(one.revision or held.revision, one) for one in held.record.transitions]
     news = [(revision, one) for revision, one in steps if is_new(revision)]
@@ -171,17 +170,17 @@ def snapshot_events(changed: Changed, is_new: IsNew) -> Iterator[Event]:
 
     A snapshot is pending from when it is marked so: its record is rewritten all the while.
     """
-    family, dot, name = changed.key.partition(".")
-    if not dot or not is_new(changed.revision):
+    live = SNAPSHOT.live_key("")
+    if not is_new(changed.revision):
         return
-    if family == SNAPSHOT.live_prefix and changed.value is not None:
-        key = _snapshot_key(name)
+    if changed.key.startswith(live) and changed.value is not None:
+        key = _snapshot_key(changed.key.removeprefix(live))
         data = {"key": str(key), "app": key.app, "state": "pending"}
         yield _at_once(changed, str(key), "pending", data)
-    elif family == SNAPSHOT.prefix:
+    elif SNAPSHOT.lies_at(changed.key):
         held = SNAPSHOT.of(changed)
         if held is None:
-            yield _removed(changed, str(_snapshot_key(name)))
+            yield _removed(changed, str(_snapshot_key(SNAPSHOT.name_at(changed.key))))
         elif not held.is_live:
             record = held.record
             yield _at_once(changed, str(record.key), record.state, _snapshot_data(record))

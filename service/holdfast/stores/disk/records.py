@@ -70,7 +70,7 @@ SELECT key, revision, expires_at, checksum, value FROM records
 WHERE revision > ? ORDER BY revision LIMIT ?
 """
 _LAST: Final = "SELECT ifnull(max(seq), 0) FROM sqlite_sequence WHERE name = 'records'"
-_EXTENT: Final = f"SELECT created, ({_LAST}), keys FROM extent"  # noqa: S608
+_EXTENT: Final = f"SELECT created, ({_LAST}), keys FROM extent"  # noqa: S608  (constants)
 _COUNT: Final = """
 SELECT keys - (SELECT count(*) FROM records WHERE key <= ? OR key >= ?) FROM extent
 """

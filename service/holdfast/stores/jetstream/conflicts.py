@@ -20,7 +20,6 @@ from holdfast.transport.backoff import Backoff
 from holdfast.transport.jetstream_messages import WRITE_IN_FLIGHT
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
     from types import TracebackType
 
     from holdfast.transport.jetstream_messages import RefusedError
@@ -36,30 +35,16 @@ _LONGEST_WAIT_SECONDS: Final = 0.5
 class Certainty:
     """Whether nothing of a change was ever stored; ``unknown`` is said where that is not certain.
 
-    ``certain`` is taken back when an attempt is not answered.
+    ``certain`` is taken back when an attempt is not answered. In its context a change that may have
+    been applied stays unknown, whatever fails afterwards.
     """
 
     def __init__(self, unknown: str = UNKNOWN) -> None:
         self.certain = True
         self._unknown = unknown
 
-    def telling(self) -> AbstractContextManager[None]:
-        """A change that may have been applied stays unknown, whatever fails afterwards."""
-        return _Telling(self)
-
-    def or_unknown(self, error: HoldfastError) -> HoldfastError:
-        """``error``, which says that nothing was applied, if that is certain."""
-        return error if self.certain else OutcomeUnknownError(self._unknown)
-
-
-class _Telling:
-    __slots__ = ("_certainty",)
-
-    def __init__(self, certainty: Certainty) -> None:
-        self._certainty = certainty
-
     def __enter__(self) -> None:
-        pass
+        """What was attempted is judged at the end."""
 
     def __exit__(
         self,
@@ -67,10 +52,13 @@ class _Telling:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if isinstance(error, UnavailableError | QuotaExceededError):
-            told = self._certainty.or_unknown(error)
-            if told is not error:
-                raise told from error
+        """Raises OutcomeUnknownError in place of what says that nothing was applied."""
+        if isinstance(error, UnavailableError | QuotaExceededError) and not self.certain:
+            raise OutcomeUnknownError(self._unknown) from error
+
+    def or_unknown(self, error: HoldfastError) -> HoldfastError:
+        """``error``, which says that nothing was applied, if that is certain."""
+        return error if self.certain else OutcomeUnknownError(self._unknown)
 
 
 class Conflicts(Certainty):

@@ -73,7 +73,7 @@ class StreamJournalStore(CheckedJournal):
         outcome = Certainty(_UNKNOWN)
         backoff = Backoff(_RETRY_SECONDS, _LONGEST_RETRY_SECONDS)
         for _ in range(_ATTEMPTS):
-            with outcome.telling():
+            with outcome:
                 sequence: int | None
                 try:
                     sequence = (await self._js.publish(self._subject(log), one.value, headers)).seq

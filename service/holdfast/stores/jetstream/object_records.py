@@ -189,7 +189,7 @@ class ObjectRecords:
         conflicts = Conflicts()
         look = look or self.read
         while not conflicts.are_too_many():
-            with conflicts.telling():
+            with conflicts:
                 entry, seen = seen or await look(digest), None
                 try:
                     return await attempt(entry, conflicts)

@@ -107,7 +107,7 @@ class KeyValueRecordStore(CheckedChanges):
                 self._message(change, sequence, message_id)
                 for change, sequence, message_id in zip(changes, sequences, ids, strict=True)
             ]
-            with outcome.telling():
+            with outcome:
                 try:
                     return await self._publish(messages)
                 except RefusedError as refused:

@@ -81,12 +81,11 @@ class Rows:
     def add(self, changed: Changed) -> None:
         """Take one change in."""
         self.keys.append((changed.key,))
-        kind, dot, tokens = changed.key.partition(".")
         try:
-            if dot and kind == NAME.prefix:
-                self._add_name(changed, tokens)
-            elif dot and kind == VERSION.prefix:
-                self._add_version(changed, tokens)
+            if NAME.lies_at(changed.key):
+                self._add_name(changed, NAME.name_at(changed.key))
+            elif VERSION.lies_at(changed.key):
+                self._add_version(changed, VERSION.name_at(changed.key))
             elif changed.value is not None:
                 self.others.append((changed.key, False))
         except (CorruptError, InvalidError, ValueError):
