@@ -226,6 +226,41 @@ async def test_closing_ends_what_is_under_way(remote: Remote) -> None:
         await flushing
 
 
+@pytest.mark.parametrize("ahead", [False, True])
+async def test_closing_ends_a_get_that_is_waited_for(remote: Remote, *, ahead: bool) -> None:
+    store = bridged(remote)
+    remote.gate.clear()
+    if ahead:
+        store.prefetch([digest_of(b"a")])
+    getting = asyncio.create_task(in_thread(lambda: store.get(digest_of(b"a"))))
+    await remote.started.wait()
+    await asyncio.sleep(0.05)  # the thread is likely to wait by then: either way it ends
+
+    store.close()
+
+    with pytest.raises(UnavailableError):
+        await getting
+
+
+async def test_nothing_begins_once_it_is_closed(remote: Remote) -> None:
+    """A thread whose caller gave up ends with its next call, and asks the loop for nothing."""
+    store = bridged(remote)
+    digest = remote.add(b"a")
+    store.close()
+
+    for call in (
+        lambda: store.get(digest),
+        lambda: store.get_latest(digest),
+        lambda: store.put(digest_of(b"b"), b"b"),
+    ):
+        with pytest.raises(UnavailableError):
+            await in_thread(call)
+    await in_thread(lambda: store.prefetch([digest]))
+
+    assert remote.gets == []
+    assert list(remote.blobs) == [digest]
+
+
 async def test_the_loop_itself_may_not_wait_for_itself(remote: Remote) -> None:
     store = bridged(remote)
 

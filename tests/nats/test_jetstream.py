@@ -59,6 +59,18 @@ def flaky(connection: Connection) -> FlakyJetStream:
     return FlakyJetStream(connection, Inbox(connection))
 
 
+async def test_what_waits_for_a_connection_ends_with_it(connection: Connection) -> None:
+    """Whatever its patience: a thread of a worker that stops would wait for it."""
+    patient = JetStream(connection, Inbox(connection), patience_seconds=1000)
+    await connection.close()
+
+    async with asyncio.timeout(20):
+        with pytest.raises(UnavailableError, match="closed"):
+            await patient.last_message("anything", "anything.a")
+        with pytest.raises(UnavailableError):
+            await patient.publish("anything.a", b"x", {MSG_ID: "1"})
+
+
 class TestALeaderThatIsBehind:
     """It lacks what was acknowledged: nothing is concluded from its word until it has caught up."""
 

@@ -61,6 +61,8 @@ class BridgedPackStore:
         self._changed = threading.Condition()
         self._under_way: dict[Future[bool], int] = {}
         self._under_way_bytes = 0
+        self._waited_for: set[Future[Any]] = set()
+        self._is_closed = False
         self._failure: BaseException | None = None
         self._ahead: OrderedDict[Digest, Future[Pack]] = OrderedDict()
         self.created_bytes = 0
@@ -70,24 +72,24 @@ class BridgedPackStore:
         with self._changed:
             fetching = self._ahead.pop(digest, None)
         if fetching is not None:
-            try:
-                return fetching.result()
-            except Exception:  # noqa: BLE001, S110 - it was a guess: asking again tells for sure
-                pass
-            except CancelledError:
-                pass
-        return _result(self._submit(_as_coroutine(self._get, digest)))
+            with suppress(Exception):  # it was a guess: asking again tells for sure
+                return self._wait(fetching)
+        return self.run(_as_coroutine(self._get, digest))
 
     def get_latest(self, digest: Digest) -> Pack:
         """See ``ports.PackStore``."""
-        return _result(self._submit(_as_coroutine(self._get_latest, digest)))
+        return self.run(_as_coroutine(self._get_latest, digest))
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """The result of a coroutine of the loop. Raises UnavailableError where this is closed."""
+        return self._wait(self._submit(coroutine))
 
     def prefetch(self, digests: Sequence[Digest]) -> None:
         """See ``ports.PackStore``. The pack fetched longest ago and not asked for makes room."""
         begun: dict[Digest, Future[Pack]] = {}
         with self._changed:
             for digest in digests[: self._ahead_limit]:
-                if digest in self._ahead:
+                if digest in self._ahead or self._is_closed:
                     continue
                 if len(self._ahead) >= self._ahead_limit and not self._drop_oldest(digests):
                     break
@@ -128,14 +130,20 @@ class BridgedPackStore:
             self._raise_failure()
 
     def close(self) -> None:
-        """Give up what is under way. For callers whose work has ended, well or not."""
+        """Give up what is under way, and take nothing more. May be repeated, and called anywhere.
+
+        A thread that goes on is told so by its next call: it does not keep the process from ending.
+        """
         with self._changed:
-            under_way, ahead = list(self._under_way), list(self._ahead.values())
+            self._is_closed = True
+            given_up: list[Future[Any]] = [
+                *self._under_way,
+                *self._ahead.values(),
+                *self._waited_for,
+            ]
             self._ahead.clear()
-        for put in under_way:
-            put.cancel()
-        for fetching in ahead:
-            fetching.cancel()
+        for future in given_up:
+            future.cancel()
 
     def _has_room(self, size: int) -> bool:
         return (
@@ -171,6 +179,17 @@ class BridgedPackStore:
                 return True
         return False
 
+    def _wait(self, future: Future[T]) -> T:
+        with self._changed:
+            self._waited_for.add(future)
+            if self._is_closed:
+                future.cancel()
+        try:
+            return _result(future)
+        finally:
+            with self._changed:
+                self._waited_for.discard(future)
+
     def _submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
         try:
             if asyncio.get_running_loop() is self._loop:
@@ -179,10 +198,12 @@ class BridgedPackStore:
         except RuntimeError:
             pass  # no loop runs in this thread: as it should be
         try:
-            return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
-        except RuntimeError as error:
-            coroutine.close()
-            raise UnavailableError("the connection to the store is closed") from error
+            if not self._is_closed:
+                return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        except RuntimeError:
+            pass  # it is closed
+        coroutine.close()
+        raise UnavailableError("the connection to the store is closed")
 
 
 def _settle[T](result: Future[T], fetched: asyncio.Future[T]) -> None:

@@ -119,6 +119,7 @@ class SnapshotParts:
     async def aclose(self) -> None:
         """Stop what still runs."""
         await self.jobs.aclose()
+        self.reads.close()
         for threads in self._threads:
             threads.shutdown(wait=False, cancel_futures=True)
 

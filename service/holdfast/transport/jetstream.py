@@ -101,7 +101,7 @@ class JetStream(DirectReads):
         UnavailableError (surely not applied), OutcomeUnknownError.
         """
         return await self._write(
-            lambda: self._request(subject, data, headers), Tries(attempts, self._patience_seconds)
+            lambda: self._request(subject, data, headers), self._tries(attempts)
         )
 
     async def publish_batch(
@@ -117,7 +117,7 @@ class JetStream(DirectReads):
         Headers make a repeat harmless, as in `publish`, and what is raised is the same.
         """
         return await self._write(
-            lambda: self._send_batch(messages, new_id()), Tries(attempts, self._patience_seconds)
+            lambda: self._send_batch(messages, new_id()), self._tries(attempts)
         )
 
     async def _write(self, send: Callable[[], Awaitable[Message]], tries: Tries) -> Ack:

@@ -84,7 +84,7 @@ class JetStreamCalls:
     ) -> T:
         """The result of ``ask``. Raises UnavailableError when it never gives one."""
         failure: HoldfastError | None = None
-        tries = Tries(_READ_TRIES, self._patience_seconds)
+        tries = self._tries(_READ_TRIES)
         while tries.is_first() or await tries.wait():
             try:
                 if self._patience_seconds and not self.connection.is_connected:
@@ -110,6 +110,9 @@ class JetStreamCalls:
             if SEQUENCE not in message.headers and is_not_now(message.data):
                 raise NotNowError(NOBODY)
         return message
+
+    def _tries(self, at_least: int) -> Tries:
+        return Tries(self.connection, at_least, self._patience_seconds)
 
     def _asking(self) -> _Asking:
         return _Asking(self.connection.liveness)
@@ -151,13 +154,15 @@ class _Asking:
 class Tries:
     """When to try again: ``at_least`` times, and for ``patience_seconds``; never past the deadline.
 
+    Nor once ``connection`` is closed: a thread of a worker that stops may wait for this to end.
     There are growing, jittered waits in between. Used once: ``while tries.is_first() or await
     tries.wait()``. The first attempt, which hardly ever fails, costs next to nothing.
     """
 
-    __slots__ = ("_at_least", "_backoff", "_made", "_uncounted", "_until")
+    __slots__ = ("_at_least", "_backoff", "_connection", "_made", "_uncounted", "_until")
 
-    def __init__(self, at_least: int, patience_seconds: float) -> None:
+    def __init__(self, connection: Connection, at_least: int, patience_seconds: float) -> None:
+        self._connection = connection
         self._at_least = at_least
         self._until = time.monotonic() + patience_seconds
         self._made = 0
@@ -178,7 +183,7 @@ class Tries:
 
     async def wait(self) -> bool:
         """Wait for the next attempt; False when there is to be none."""
-        if not self._made:
+        if not self._made or self._connection.is_closed:
             return False
         counted = self._made - self._uncounted
         if counted >= self._at_least and time.monotonic() >= self._until:

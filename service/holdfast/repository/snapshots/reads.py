@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict, deque
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -103,6 +104,10 @@ class SnapshotReads:
         self._verifying = asyncio.Semaphore(MAX_VERIFYING)
         self._contents = ContentWindows(self._threads, max_inline_bytes=max_inline_bytes)
 
+    def close(self) -> None:
+        """Let threads that still read come to an end."""
+        self._store.close()
+
     async def _reader(self, root: Digest) -> SnapshotReader:
         """The snapshot with this root, opened. Raises CorruptError, UnavailableError."""
         return await asyncio.shield(self._opened(root).reader)
@@ -155,12 +160,9 @@ class SnapshotReads:
                     break
             return found, following
 
-        def end() -> None:
-            store.close()
-            self._verifying.release()
-
-        # Its turn lasts until the thread has ended, even if nobody waits for that any more.
-        found, following = await self._threads.run(read, on_end=end)
+        with closing(store):
+            # Its turn lasts until the thread has ended, even if nobody waits for that any more.
+            found, following = await self._threads.run(read, on_end=self._verifying.release)
         return found, None if following is None else encode_place(root, following, 0)
 
     # --- lists ---

@@ -159,19 +159,13 @@ class Restores:
     async def _restore(
         self, job: Job[StoredRestore], request: RestoreRequest, target: Path
     ) -> StoredRestore:
-        loop = asyncio.get_running_loop()
-
         async def get(digest: Digest) -> Pack:
             data = await self._packs.get(digest)
             job.show_life()
             return data
 
-        def confirm() -> None:
-            """From a thread: the restore has not been given up by others, who clear away."""
-            asyncio.run_coroutine_threadsafe(self._jobs.rewrite(job), loop).result()
-
         store = BridgedPackStore(
-            loop,
+            asyncio.get_running_loop(),
             get,
             self._packs.put,
             get_latest=self._packs.get_latest,
@@ -193,7 +187,8 @@ class Restores:
                 progress=job.report,
                 # Looking at a tree is counted nowhere, and nobody but the looker asks.
                 stop=job.should_stop_working if options.dry_run else job.should_stop,
-                before_exchange=confirm,
+                # It has not been given up by others, who clear away.
+                before_exchange=lambda: store.run(self._jobs.rewrite(job)),
             )
 
         try:
