@@ -1,7 +1,6 @@
 """Write ``schemas/`` from the messages, or say where it has drifted: ``make schemas``.
 
-Run as ``python -m holdfast.cli.schemas [--check] DIRECTORY``. It is a tool of the project, not a
-verb of the ``holdfast`` command.
+Run as ``python -m tests.docs.schemas [--check] DIRECTORY``.
 """
 
 from __future__ import annotations
@@ -64,7 +63,7 @@ def write_files(directory: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status 0, or 1 when ``--check`` finds drift."""
-    parser = argparse.ArgumentParser(prog="holdfast.cli.schemas", description=__doc__)
+    parser = argparse.ArgumentParser(prog="tests.docs.schemas", description=__doc__)
     parser.add_argument("--check", action="store_true", help="change nothing; report drift")
     parser.add_argument("directory", type=Path)
     options = parser.parse_args(arguments)
