@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-
 from tests.docs.schemas import find_drift, generated_files, main
+
 from holdfast.protocol.asyncapi import asyncapi_document
 
 SCHEMAS = Path(__file__).parent.parent.parent / "schemas"

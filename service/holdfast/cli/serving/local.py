@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from holdfast.cli.output import say
+from holdfast.cli.base.output import say
 from holdfast.errors import UnavailableError
 from holdfast.gateway.settings import GatewaySettings, setting_variable
 from holdfast.runtime.config import Config, load_config

@@ -9,8 +9,8 @@ from typing import Final
 import uvloop
 
 from holdfast.bootstrap.worker import run_worker
-from holdfast.cli.exit_codes import exit_code_of
-from holdfast.cli.settings import WorkerFlags
+from holdfast.cli.base.exit_codes import exit_code_of
+from holdfast.cli.base.settings import WorkerFlags
 from holdfast.errors import HoldfastError
 from holdfast.runtime.logs import configure_logging
 from holdfast.runtime.spans import kept_spans

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from holdfast.cli.settings import ClientFlags
+from holdfast.cli.base.settings import ClientFlags
 from holdfast.tracing import NO_TRACER, Tracer
 
 if TYPE_CHECKING:

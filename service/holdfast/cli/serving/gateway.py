@@ -16,11 +16,11 @@ from cyclopts import Group, Parameter
 
 from holdfast import client
 from holdfast.bootstrap.admin import init_store
-from holdfast.cli import exit_codes
-from holdfast.cli.connection import connect
-from holdfast.cli.local import environment_of, own_pool, wait_serving
-from holdfast.cli.output import print_line, say
-from holdfast.cli.settings import ClientFlags, setting
+from holdfast.cli.base import exit_codes
+from holdfast.cli.base.connection import connect
+from holdfast.cli.base.output import print_line, say
+from holdfast.cli.base.settings import ClientFlags, setting
+from holdfast.cli.serving.local import environment_of, own_pool, wait_serving
 from holdfast.errors import InvalidError
 from holdfast.gateway.server import serve
 from holdfast.gateway.settings import GatewaySettings, load_settings

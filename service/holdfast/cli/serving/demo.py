@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 from rich.console import Console
 from rich.table import Table
 
-from holdfast.cli.output import as_total, human_bytes, progress_bar, say
+from holdfast.cli.base.output import as_total, human_bytes, progress_bar, say
 from holdfast.client.many import in_order, weight_of
 from holdfast.domain.limits import MIB
 from holdfast.errors import InvalidError

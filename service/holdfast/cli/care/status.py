@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from holdfast.cli import exit_codes
-from holdfast.cli.connection import connect
-from holdfast.cli.output import print_json, print_line, say_error
-from holdfast.cli.settings import ClientFlags
-from holdfast.cli.store_output import print_buckets, print_servers, print_table, print_verdict
+from holdfast.cli.base import exit_codes
+from holdfast.cli.base.connection import connect
+from holdfast.cli.base.output import print_json, print_line, say_error
+from holdfast.cli.base.settings import ClientFlags
+from holdfast.cli.base.store_output import print_buckets, print_servers, print_table, print_verdict
 from holdfast.errors import HoldfastError
 
 if TYPE_CHECKING:

@@ -6,11 +6,11 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from holdfast.cli.arguments import Json
-from holdfast.cli.connection import connect
-from holdfast.cli.output import human_bytes, print_json, print_line, status_line
-from holdfast.cli.settings import ClientFlags
-from holdfast.cli.store_output import print_table
+from holdfast.cli.base.arguments import Json
+from holdfast.cli.base.connection import connect
+from holdfast.cli.base.output import human_bytes, print_json, print_line, status_line
+from holdfast.cli.base.settings import ClientFlags
+from holdfast.cli.base.store_output import print_table
 from holdfast.protocol.care import UsageReply
 
 

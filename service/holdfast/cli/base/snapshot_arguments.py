@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 from cyclopts import Parameter
 
-from holdfast.cli.arguments import STANDARD, parse_duration, standard_input
+from holdfast.cli.base.arguments import STANDARD, parse_duration, standard_input
 from holdfast.domain.names import SnapshotKey, check_app
 from holdfast.errors import InvalidError
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from holdfast.cli.output import (
+from holdfast.cli.base.output import (
     human_bytes,
     print_json,
     print_line,

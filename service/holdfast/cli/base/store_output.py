@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from holdfast.cli.output import human_bytes, print_line
+from holdfast.cli.base.output import human_bytes, print_line
 from holdfast.runtime.escapes import escape_control
 
 if TYPE_CHECKING:

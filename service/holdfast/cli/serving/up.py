@@ -19,11 +19,11 @@ from msgspec.structs import replace
 
 from holdfast import client
 from holdfast.bootstrap.admin import init_store
-from holdfast.cli import demo as demonstration
-from holdfast.cli import exit_codes
+from holdfast.cli.base import exit_codes
+from holdfast.cli.base.output import print_line, say
 from holdfast.cli.link import new_key
-from holdfast.cli.local import environment_of, own_pool, wait_serving
-from holdfast.cli.output import print_line, say
+from holdfast.cli.serving import demo as demonstration
+from holdfast.cli.serving.local import environment_of, own_pool, wait_serving
 from holdfast.domain.link_keys import read_keys, write_keys
 from holdfast.errors import InvalidError, UnavailableError
 from holdfast.gateway.settings import GatewaySettings, load_settings

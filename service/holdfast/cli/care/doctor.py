@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from holdfast.cli import exit_codes
-from holdfast.cli.arguments import Json
-from holdfast.cli.connection import connect
-from holdfast.cli.output import print_json, print_line, say, status_line
-from holdfast.cli.settings import ClientFlags
+from holdfast.cli.base import exit_codes
+from holdfast.cli.base.arguments import Json
+from holdfast.cli.base.connection import connect
+from holdfast.cli.base.output import print_json, print_line, say, status_line
+from holdfast.cli.base.settings import ClientFlags
 
 if TYPE_CHECKING:
     from holdfast.protocol.care import DoctorReport
