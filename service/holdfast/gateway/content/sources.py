@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from holdfast.client import Client
     from holdfast.client.budget import ByteBudget
-    from holdfast.gateway.ranges import ByteRange
+    from holdfast.gateway.content.ranges import ByteRange
     from holdfast.protocol.operation import Operation
 
 SMALL_BYTES: Final = 128 * KIB

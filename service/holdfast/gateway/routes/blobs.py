@@ -7,9 +7,22 @@ from typing import TYPE_CHECKING, Final
 
 from holdfast.domain.digest import Digest, parse_digest
 from holdfast.errors import NotFoundError
-from holdfast.gateway.conditions import Preconditions, Representation, etag_of, precondition_failed
-from holdfast.gateway.content import IMMUTABLE, NOTHING, ContentRoutes, HttpContent, content_answer
-from holdfast.gateway.digests import expected_digest, repr_digest
+from holdfast.gateway.content.answers import (
+    IMMUTABLE,
+    NOTHING,
+    ContentRoutes,
+    HttpContent,
+    content_answer,
+)
+from holdfast.gateway.content.conditions import (
+    Preconditions,
+    Representation,
+    etag_of,
+    precondition_failed,
+)
+from holdfast.gateway.content.digests import expected_digest, repr_digest
+from holdfast.gateway.content.sources import SMALL_BYTES, ask_span, blob_source
+from holdfast.gateway.http_route import BYTES, CONTENT, HttpAnswer, HttpRoute, reading
 from holdfast.gateway.parameters import (
     CONTENT_DIGEST,
     CONTENT_HEADERS,
@@ -19,8 +32,6 @@ from holdfast.gateway.parameters import (
     media_type_of,
 )
 from holdfast.gateway.problems import json_answer
-from holdfast.gateway.route import BYTES, CONTENT, HttpAnswer, HttpRoute, reading
-from holdfast.gateway.sources import SMALL_BYTES, ask_span, blob_source
 from holdfast.protocol.blobs import GET_BLOB, BlobStored, GetBlob
 
 if TYPE_CHECKING:

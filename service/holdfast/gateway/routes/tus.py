@@ -26,11 +26,11 @@ from holdfast.client.upload import Uploaded, uploaded_of
 from holdfast.domain.blob_names import check_blob_name
 from holdfast.domain.limits import MAX_BLOB_BYTES, MIB
 from holdfast.errors import HoldfastError, NotFoundError
-from holdfast.gateway.conditions import etag_of
-from holdfast.gateway.digests import repr_digest
+from holdfast.gateway.content.conditions import etag_of
+from holdfast.gateway.content.digests import repr_digest
+from holdfast.gateway.http_route import BYTES, HttpAnswer, HttpRoute, Parameter
 from holdfast.gateway.parameters import given
 from holdfast.gateway.problems import CHECKSUM_MISMATCH, HttpError, problem
-from holdfast.gateway.route import BYTES, HttpAnswer, HttpRoute, Parameter
 from holdfast.protocol.blobs import (
     ABORT_UPLOAD,
     DEFAULT_TYPE,
@@ -46,8 +46,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
     from holdfast.client import Client
-    from holdfast.gateway.bodies import Bodies
-    from holdfast.gateway.route import Handle
+    from holdfast.gateway.content.bodies import Bodies
+    from holdfast.gateway.http_route import Handle
 
 VERSION: Final = "1.0.0"
 EXTENSIONS: Final = "creation,creation-with-upload,checksum,expiration,termination"

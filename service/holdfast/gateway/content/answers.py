@@ -21,15 +21,15 @@ from urllib.parse import quote
 from starlette.responses import Response
 
 from holdfast.errors import CorruptError
-from holdfast.gateway.conditions import (
+from holdfast.gateway.content.conditions import (
     Preconditions,
     Representation,
     precondition_failed,
     range_applies,
 )
+from holdfast.gateway.content.ranges import ByteRange, UnsatisfiableError, parse_range
+from holdfast.gateway.content.sources import ByteSource, read_span
 from holdfast.gateway.problems import HttpError
-from holdfast.gateway.ranges import ByteRange, UnsatisfiableError, parse_range
-from holdfast.gateway.sources import ByteSource, read_span
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from holdfast.client import Client
     from holdfast.client.budget import ByteBudget
-    from holdfast.gateway.bodies import Bodies
+    from holdfast.gateway.content.bodies import Bodies
 
 IMMUTABLE: Final = "max-age=31536000, immutable"
 REVALIDATE: Final = "no-cache"

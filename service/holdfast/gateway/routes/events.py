@@ -13,7 +13,7 @@ from starlette.responses import Response, StreamingResponse
 from holdfast.client.snapshots.wait import RecordT, wait_ended
 from holdfast.errors import HoldfastError
 from holdfast.gateway.access import STILL_MAY
-from holdfast.gateway.content import Readers, SlowReaderError
+from holdfast.gateway.content.answers import Readers, SlowReaderError
 from holdfast.gateway.problems import HttpError, problem_body
 
 if TYPE_CHECKING:

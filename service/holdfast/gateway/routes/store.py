@@ -10,9 +10,16 @@ from starlette.responses import Response
 
 from holdfast.domain.blob_names import check_blob_name, quote_labels, unquote_labels
 from holdfast.errors import ConflictError, InvalidError, NotFoundError
-from holdfast.gateway.conditions import Preconditions, Representation, etag_of, precondition_failed
-from holdfast.gateway.content import REVALIDATE, ContentRoutes, HttpContent, content_answer
-from holdfast.gateway.digests import expected_digest, repr_digest
+from holdfast.gateway.content.answers import REVALIDATE, ContentRoutes, HttpContent, content_answer
+from holdfast.gateway.content.conditions import (
+    Preconditions,
+    Representation,
+    etag_of,
+    precondition_failed,
+)
+from holdfast.gateway.content.digests import expected_digest, repr_digest
+from holdfast.gateway.content.sources import blob_source
+from holdfast.gateway.http_route import BYTES, CONTENT, HttpAnswer, HttpRoute, Parameter, reading
 from holdfast.gateway.parameters import (
     CONTENT_DIGEST,
     CONTENT_TYPE,
@@ -31,8 +38,6 @@ from holdfast.gateway.parameters import (
 )
 from holdfast.gateway.paths import name_url, rest_of_path
 from holdfast.gateway.problems import json_answer
-from holdfast.gateway.route import BYTES, CONTENT, HttpAnswer, HttpRoute, Parameter, reading
-from holdfast.gateway.sources import blob_source
 from holdfast.protocol.headers import BLOB_EXPIRES, BLOB_LABELS, BLOB_VERSION
 from holdfast.protocol.message import WireVersion
 from holdfast.protocol.names import (
@@ -51,7 +56,7 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
-    from holdfast.gateway.route import Handle
+    from holdfast.gateway.http_route import Handle
     from holdfast.protocol.blobs import BlobStat
 
 _ROOT: Final = "/store"

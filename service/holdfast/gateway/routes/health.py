@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from starlette.responses import PlainTextResponse, Response
 
-from holdfast.gateway.route import HttpAnswer, HttpRoute
+from holdfast.gateway.http_route import HttpAnswer, HttpRoute
 
 if TYPE_CHECKING:
     from starlette.requests import Request

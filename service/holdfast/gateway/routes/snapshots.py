@@ -9,13 +9,10 @@ from starlette.responses import Response
 
 from holdfast.errors import ConflictError, InvalidError, NotFoundError
 from holdfast.gateway.access import check_also
-from holdfast.gateway.conditions import Representation, etag_of
-from holdfast.gateway.content import IMMUTABLE, ContentRoutes, HttpContent, content_answer
-from holdfast.gateway.events import progress_answer
-from holdfast.gateway.parameters import CONTENT_HEADERS, CURSOR, LIMIT, given, labels_of
-from holdfast.gateway.paths import path_bytes
-from holdfast.gateway.problems import json_answer
-from holdfast.gateway.route import (
+from holdfast.gateway.content.answers import IMMUTABLE, ContentRoutes, HttpContent, content_answer
+from holdfast.gateway.content.conditions import Representation, etag_of
+from holdfast.gateway.content.sources import SMALL_BYTES, ByteSource, archive_source, file_source
+from holdfast.gateway.http_route import (
     ABSENT,
     CONTENT,
     EVENTS,
@@ -24,7 +21,10 @@ from holdfast.gateway.route import (
     Parameter,
     reading,
 )
-from holdfast.gateway.sources import SMALL_BYTES, ByteSource, archive_source, file_source
+from holdfast.gateway.parameters import CONTENT_HEADERS, CURSOR, LIMIT, given, labels_of
+from holdfast.gateway.paths import path_bytes
+from holdfast.gateway.problems import json_answer
+from holdfast.gateway.routes.events import progress_answer
 from holdfast.protocol.files import (
     DIFF_SNAPSHOTS,
     LIST_FILES,

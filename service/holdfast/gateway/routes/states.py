@@ -16,15 +16,30 @@ from holdfast.client.states.appending import ToAppend
 from holdfast.client.states.following import ReadLog, followed
 from holdfast.domain.blob_names import check_blob_name
 from holdfast.errors import ConflictError, InvalidError, NotFoundError
-from holdfast.gateway.conditions import Preconditions, Representation, etag_of, precondition_failed
-from holdfast.gateway.content import (
+from holdfast.gateway.content.answers import (
     REVALIDATE,
     ContentRoutes,
     HttpContent,
     Readers,
     content_answer,
 )
-from holdfast.gateway.events import EVENT_STREAM, event, events_answer
+from holdfast.gateway.content.conditions import (
+    Preconditions,
+    Representation,
+    etag_of,
+    precondition_failed,
+)
+from holdfast.gateway.content.sources import blob_source
+from holdfast.gateway.http_route import (
+    ABSENT,
+    BYTES,
+    CONTENT,
+    EVENTS,
+    HttpAnswer,
+    HttpRoute,
+    Parameter,
+    reading,
+)
 from holdfast.gateway.parameters import (
     CONTENT_HEADERS,
     CONTENT_TYPE,
@@ -37,17 +52,7 @@ from holdfast.gateway.parameters import (
 )
 from holdfast.gateway.paths import rest_of_path
 from holdfast.gateway.problems import HttpError, json_answer
-from holdfast.gateway.route import (
-    ABSENT,
-    BYTES,
-    CONTENT,
-    EVENTS,
-    HttpAnswer,
-    HttpRoute,
-    Parameter,
-    reading,
-)
-from holdfast.gateway.sources import blob_source
+from holdfast.gateway.routes.events import EVENT_STREAM, event, events_answer
 from holdfast.protocol.headers import (
     BLOB_HLC,
     BLOB_LAST_APPLIED_HLC,
@@ -81,7 +86,7 @@ if TYPE_CHECKING:
 
     from holdfast.client import Client
     from holdfast.client.states.values import LogCommand
-    from holdfast.gateway.bodies import Bodies
+    from holdfast.gateway.content.bodies import Bodies
 
 JSON_TYPE: Final = "application/json"
 MAX_JSON_BYTES: Final = 64 * 1024 * 1024
