@@ -10,15 +10,15 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 from holdfast.domain.chunk_index import build_index
-from holdfast.stores.jetstream.commits import PartsGoneError
+from holdfast.stores.jetstream.blobs.commits import PartsGoneError
 from holdfast.stores.ports import info_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Buffer, Callable
 
     from holdfast.domain.digest import Digest
-    from holdfast.stores.jetstream.chunks import ObjectChunks
-    from holdfast.stores.jetstream.commits import ObjectCommits
+    from holdfast.stores.jetstream.blobs.chunks import ObjectChunks
+    from holdfast.stores.jetstream.blobs.commits import ObjectCommits
     from holdfast.stores.ports import Attributes, Claiming, Stored
 
 _PARTS_PER_CLAIM: Final = 64

@@ -14,8 +14,7 @@ from msgspec.structs import replace
 
 from holdfast.domain.op_id import is_repeat
 from holdfast.errors import ConflictError, OutcomeUnknownError, UnavailableError
-from holdfast.stores.jetstream.conflicts import UNKNOWN
-from holdfast.stores.jetstream.meta import (
+from holdfast.stores.jetstream.blobs.meta import (
     DELETIONS_BYTES,
     NewerFormatError,
     inherit,
@@ -23,7 +22,8 @@ from holdfast.stores.jetstream.meta import (
     to_info,
     to_meta,
 )
-from holdfast.stores.jetstream.object_records import ObjectEntry, RecordChange
+from holdfast.stores.jetstream.blobs.object_records import ObjectEntry, RecordChange
+from holdfast.stores.jetstream.conflicts import UNKNOWN
 from holdfast.stores.ports import Attributes, BlobInfo, Stored
 
 if TYPE_CHECKING:
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 
     from holdfast.domain.digest import Digest
     from holdfast.sources import Sources
-    from holdfast.stores.jetstream.chunks import ObjectChunks
+    from holdfast.stores.jetstream.blobs.chunks import ObjectChunks
+    from holdfast.stores.jetstream.blobs.meta import ObjectMeta
+    from holdfast.stores.jetstream.blobs.object_records import ObjectRecords
+    from holdfast.stores.jetstream.blobs.places import Places
     from holdfast.stores.jetstream.conflicts import Conflicts
-    from holdfast.stores.jetstream.meta import ObjectMeta
-    from holdfast.stores.jetstream.object_records import ObjectRecords
-    from holdfast.stores.jetstream.places import Places
     from holdfast.stores.ports import Claiming
     from holdfast.transport.jetstream import JetStream
 

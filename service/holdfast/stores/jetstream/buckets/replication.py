@@ -23,8 +23,8 @@ from holdfast.domain.store_state import (
     is_settled,
 )
 from holdfast.errors import NotFoundError, UnavailableError
-from holdfast.stores.jetstream.bucket_check import unfit
-from holdfast.stores.jetstream.readiness import NotReadyError, ask_api, wait_ready
+from holdfast.stores.jetstream.buckets.check import unfit
+from holdfast.stores.jetstream.buckets.readiness import NotReadyError, ask_api, wait_ready
 from holdfast.transport.jetstream_messages import ApiRefusedError
 
 if TYPE_CHECKING:

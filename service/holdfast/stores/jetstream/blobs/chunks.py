@@ -24,14 +24,14 @@ from holdfast.errors import (
     UnavailableError,
 )
 from holdfast.protocol.headers import BLOB_PART
-from holdfast.stores.jetstream.meta import chunk_subject, claim_subject, copy_subjects
+from holdfast.stores.jetstream.blobs.meta import chunk_subject, claim_subject, copy_subjects
 from holdfast.transport.jetstream_messages import MSG_ID, RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Buffer
 
-    from holdfast.stores.jetstream.claims import ObjectClaims
-    from holdfast.stores.jetstream.object_records import ObjectRecords
+    from holdfast.stores.jetstream.blobs.claims import ObjectClaims
+    from holdfast.stores.jetstream.blobs.object_records import ObjectRecords
     from holdfast.stores.ports import BlobInfo
     from holdfast.transport.jetstream import JetStream
     from holdfast.transport.jetstream_messages import Ack, StoredMessage

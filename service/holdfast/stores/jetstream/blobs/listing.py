@@ -18,8 +18,8 @@ from holdfast.deadline import seconds_left, shared_task
 from holdfast.domain.digest import Digest, is_digest
 from holdfast.errors import InvalidError
 from holdfast.form.digest_index import DigestIndex
-from holdfast.stores.jetstream.meta import meta_subject, name_at, to_entry
-from holdfast.stores.jetstream.walk import RecordWalk
+from holdfast.stores.jetstream.blobs.meta import meta_subject, name_at, to_entry
+from holdfast.stores.jetstream.blobs.walk import RecordWalk
 from holdfast.stores.ports import BlobInfo, BlobListing, ForeignObject
 
 if TYPE_CHECKING:

@@ -27,20 +27,20 @@ from holdfast.domain.chunk_index import build_index
 from holdfast.domain.collection import ClaimState
 from holdfast.domain.limits import WINDOW_BYTES
 from holdfast.errors import CorruptError, OutcomeUnknownError, UnavailableError
-from holdfast.stores.jetstream.chunks import is_content, part_of
-from holdfast.stores.jetstream.meta import chunk_subject, mark_damaged, mark_moved
-from holdfast.stores.jetstream.object_records import RecordChange
-from holdfast.stores.jetstream.replication import bucket_state
+from holdfast.stores.jetstream.blobs.chunks import is_content, part_of
+from holdfast.stores.jetstream.blobs.meta import chunk_subject, mark_damaged, mark_moved
+from holdfast.stores.jetstream.blobs.object_records import RecordChange
+from holdfast.stores.jetstream.buckets.replication import bucket_state
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Buffer, Callable, Mapping, Sequence
 
     from holdfast.domain.store_state import BucketState
-    from holdfast.stores.jetstream.chunks import ObjectChunks
-    from holdfast.stores.jetstream.claims import ObjectClaims
+    from holdfast.stores.jetstream.blobs.chunks import ObjectChunks
+    from holdfast.stores.jetstream.blobs.claims import ObjectClaims
+    from holdfast.stores.jetstream.blobs.meta import ObjectMeta
+    from holdfast.stores.jetstream.blobs.object_records import ObjectEntry, ObjectRecords
     from holdfast.stores.jetstream.conflicts import Conflicts
-    from holdfast.stores.jetstream.meta import ObjectMeta
-    from holdfast.stores.jetstream.object_records import ObjectEntry, ObjectRecords
     from holdfast.stores.ports import BlobInfo, Spending
     from holdfast.transport.jetstream import JetStream
     from holdfast.transport.jetstream_messages import StoredMessage

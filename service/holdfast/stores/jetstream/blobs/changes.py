@@ -12,9 +12,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from holdfast.domain.digest import Digest, is_digest
-from holdfast.stores.jetstream.meta import name_at, to_info
-from holdfast.stores.jetstream.object_records import CHANGE, entry_of
-from holdfast.stores.jetstream.walk import RecordWalk
+from holdfast.stores.jetstream.blobs.meta import name_at, to_info
+from holdfast.stores.jetstream.blobs.object_records import CHANGE, entry_of
+from holdfast.stores.jetstream.blobs.walk import RecordWalk
 from holdfast.stores.keys import check_limit
 from holdfast.stores.ports import BlobChanged, BlobChanges
 

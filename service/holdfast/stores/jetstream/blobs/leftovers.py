@@ -5,16 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from holdfast.domain.collection import ClaimState
-from holdfast.stores.jetstream.meta import chunk_subject, decode_meta, is_of_blob, meta_subjects
-from holdfast.stores.jetstream.walk import RecordWalk
+from holdfast.stores.jetstream.blobs.meta import (
+    chunk_subject,
+    decode_meta,
+    is_of_blob,
+    meta_subjects,
+)
+from holdfast.stores.jetstream.blobs.walk import RecordWalk
 from holdfast.stores.leftover_ports import Naming, StoredCopy
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
     from datetime import datetime
 
-    from holdfast.stores.jetstream.chunks import ObjectChunks
-    from holdfast.stores.jetstream.claims import ObjectClaims
+    from holdfast.stores.jetstream.blobs.chunks import ObjectChunks
+    from holdfast.stores.jetstream.blobs.claims import ObjectClaims
     from holdfast.transport.jetstream import JetStream
     from holdfast.transport.jetstream_messages import StoredMessage
 

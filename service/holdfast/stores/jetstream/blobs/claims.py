@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from holdfast.domain.collection import ClaimState
 from holdfast.errors import CorruptError, OutcomeUnknownError, UnavailableError
-from holdfast.stores.jetstream.meta import claim_record, claim_subject, decode_meta
+from holdfast.stores.jetstream.blobs.meta import claim_record, claim_subject, decode_meta
 from holdfast.transport.jetstream_messages import (
     EXPECTED_SUBJECT_SEQUENCE,
     MSG_ID,

@@ -17,7 +17,7 @@ from holdfast.errors import (
     InvalidError,
     NotFoundError,
 )
-from holdfast.stores.jetstream.meta import (
+from holdfast.stores.jetstream.blobs.meta import (
     decode_meta,
     is_of_blob,
     mark_partial,
@@ -25,16 +25,16 @@ from holdfast.stores.jetstream.meta import (
     read_record,
     to_info,
 )
-from holdfast.stores.jetstream.object_records import RecordChange
-from holdfast.stores.jetstream.walk import RecordWalk
+from holdfast.stores.jetstream.blobs.object_records import RecordChange
+from holdfast.stores.jetstream.blobs.walk import RecordWalk
 from holdfast.stores.keys import check_limit
 from holdfast.stores.ports import Survey, SurveyedBlob, reduced_info
 from holdfast.transport.jetstream_messages import RefusedError
 
 if TYPE_CHECKING:
     from holdfast.domain.kept import Ranges
-    from holdfast.stores.jetstream.chunks import ObjectChunks
-    from holdfast.stores.jetstream.object_records import ObjectEntry, ObjectRecords
+    from holdfast.stores.jetstream.blobs.chunks import ObjectChunks
+    from holdfast.stores.jetstream.blobs.object_records import ObjectEntry, ObjectRecords
     from holdfast.transport.jetstream import JetStream
     from holdfast.transport.jetstream_messages import StoredMessage
 

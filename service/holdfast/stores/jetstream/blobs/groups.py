@@ -24,9 +24,9 @@ from holdfast.deadline import Gathering, deadline, seconds_left
 from holdfast.domain.limits import KIB, MIB
 from holdfast.errors import HoldfastError, OutcomeUnknownError, UnavailableError
 from holdfast.protocol.headers import BLOB_PART
+from holdfast.stores.jetstream.blobs.meta import chunk_subject, meta_subject, to_meta
+from holdfast.stores.jetstream.blobs.object_records import entry_of
 from holdfast.stores.jetstream.conflicts import UNKNOWN
-from holdfast.stores.jetstream.meta import chunk_subject, meta_subject, to_meta
-from holdfast.stores.jetstream.object_records import entry_of
 from holdfast.stores.ports import Attributes, BlobInfo, Stored, info_of
 from holdfast.transport.jetstream_messages import (
     BATCHES_DISABLED,
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
     from holdfast.domain.digest import Digest
-    from holdfast.stores.jetstream.places import Places
+    from holdfast.stores.jetstream.blobs.places import Places
     from holdfast.transport.jetstream import JetStream
     from holdfast.transport.jetstream_messages import Ack
 

@@ -17,7 +17,7 @@ from operator import not_
 from typing import TYPE_CHECKING, Any, Final
 
 from holdfast.errors import NotFoundError, UnavailableError
-from holdfast.stores.jetstream.readiness import ask_api
+from holdfast.stores.jetstream.buckets.readiness import ask_api
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

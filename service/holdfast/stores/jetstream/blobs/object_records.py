@@ -18,15 +18,15 @@ from typing import TYPE_CHECKING, Final
 from holdfast.domain.op_id import is_repeat
 from holdfast.errors import CorruptError, OutcomeUnknownError, UnavailableError
 from holdfast.protocol.headers import BLOB_PART
-from holdfast.stores.jetstream.claims import revocation
-from holdfast.stores.jetstream.conflicts import UNKNOWN, Conflicts
-from holdfast.stores.jetstream.meta import (
+from holdfast.stores.jetstream.blobs.claims import revocation
+from holdfast.stores.jetstream.blobs.meta import (
     ObjectMeta,
     chunk_subject,
     meta_subject,
     read_record,
     tombstone,
 )
+from holdfast.stores.jetstream.conflicts import UNKNOWN, Conflicts
 from holdfast.transport.jetstream_messages import (
     EXPECTED_SUBJECT_SEQUENCE,
     MSG_ID,

@@ -20,17 +20,16 @@ from holdfast.domain.collection import YOUNG_SHARE
 from holdfast.domain.digest import Digest
 from holdfast.domain.kept import has_bytes
 from holdfast.errors import HoldfastError, NotFoundError, OutcomeUnknownError, UnavailableError
-from holdfast.stores.jetstream.blob_changes import changes_of
-from holdfast.stores.jetstream.bucket_check import check_bucket
-from holdfast.stores.jetstream.chunks import ObjectChunks, is_content
-from holdfast.stores.jetstream.claims import ObjectClaims
-from holdfast.stores.jetstream.collecting import ObjectCollecting
-from holdfast.stores.jetstream.commits import ObjectCommits, PartsGoneError
-from holdfast.stores.jetstream.groups import Alone, PutGroups
-from holdfast.stores.jetstream.healing import ObjectHealing
-from holdfast.stores.jetstream.leftovers import ObjectLeftovers
-from holdfast.stores.jetstream.listing import ObjectListing
-from holdfast.stores.jetstream.meta import (
+from holdfast.stores.jetstream.blobs.changes import changes_of
+from holdfast.stores.jetstream.blobs.chunks import ObjectChunks, is_content
+from holdfast.stores.jetstream.blobs.claims import ObjectClaims
+from holdfast.stores.jetstream.blobs.collecting import ObjectCollecting
+from holdfast.stores.jetstream.blobs.commits import ObjectCommits, PartsGoneError
+from holdfast.stores.jetstream.blobs.groups import Alone, PutGroups
+from holdfast.stores.jetstream.blobs.healing import ObjectHealing
+from holdfast.stores.jetstream.blobs.leftovers import ObjectLeftovers
+from holdfast.stores.jetstream.blobs.listing import ObjectListing
+from holdfast.stores.jetstream.blobs.meta import (
     NewerFormatError,
     check_address,
     chunk_subject,
@@ -41,14 +40,15 @@ from holdfast.stores.jetstream.meta import (
     meta_subjects,
     to_info,
 )
-from holdfast.stores.jetstream.object_records import (
+from holdfast.stores.jetstream.blobs.object_records import (
     ObjectEntry,
     ObjectRecords,
     RecordChange,
     entry_of,
 )
-from holdfast.stores.jetstream.places import ChunkPlace, LatelyStored, Places
-from holdfast.stores.jetstream.staging import StagedObject
+from holdfast.stores.jetstream.blobs.places import ChunkPlace, LatelyStored, Places
+from holdfast.stores.jetstream.blobs.staging import StagedObject
+from holdfast.stores.jetstream.buckets.check import check_bucket
 from holdfast.stores.ports import Attributes, BlobInfo, BlobListing, Fetched, Stored
 from holdfast.stores.record_ports import CHANGES_LIMIT, Extent
 from holdfast.transport.jetstream_messages import SUBJECT, StoredMessage

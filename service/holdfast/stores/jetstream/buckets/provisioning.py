@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from holdfast.domain.store_state import Layout, differences
 from holdfast.errors import ConflictError, NotFoundError, UnavailableError
-from holdfast.stores.jetstream.bucket_check import DUPLICATE_WINDOW_NS, unfit
-from holdfast.stores.jetstream.readiness import TOO_FEW_SERVERS, NotReadyError, ask_api
-from holdfast.stores.jetstream.replication import bucket_state, placement_of
+from holdfast.stores.jetstream.buckets.check import DUPLICATE_WINDOW_NS, unfit
+from holdfast.stores.jetstream.buckets.readiness import TOO_FEW_SERVERS, NotReadyError, ask_api
+from holdfast.stores.jetstream.buckets.replication import bucket_state, placement_of
 from holdfast.transport.jetstream_messages import ApiRefusedError
 
 if TYPE_CHECKING:
