@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote_to_bytes
 
 from holdfast.errors import InvalidError
-from holdfast.gateway.route import Parameter
+from holdfast.gateway.http_route import Parameter
 from holdfast.protocol.times import parse_zoned_time
 
 if TYPE_CHECKING:

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
     from holdfast.client import Client
-    from holdfast.gateway.blobs import BlobRoutes
-    from holdfast.gateway.bodies import Bodies
     from holdfast.gateway.console.pages import Pages
-    from holdfast.gateway.route import HttpRoute
+    from holdfast.gateway.content.bodies import Bodies
+    from holdfast.gateway.http_route import HttpRoute
+    from holdfast.gateway.routes.blobs import BlobRoutes
 
 _LISTED: Final = 100
 _ONE: Final = "/blobs/{digest}"

@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from holdfast.client import Client
-    from holdfast.gateway.blobs import BlobRoutes
-    from holdfast.gateway.bodies import Bodies
-    from holdfast.gateway.route import HttpRoute
+    from holdfast.gateway.content.bodies import Bodies
+    from holdfast.gateway.http_route import HttpRoute
+    from holdfast.gateway.routes.blobs import BlobRoutes
+    from holdfast.gateway.routes.snapshots import SnapshotRoutes
+    from holdfast.gateway.routes.store import StoreRoutes
     from holdfast.gateway.settings import GatewaySettings
-    from holdfast.gateway.snapshots import SnapshotRoutes
-    from holdfast.gateway.store import StoreRoutes
 
 
 def console_routes(

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from holdfast.client import Client
-    from holdfast.gateway.bodies import Bodies
+    from holdfast.gateway.content.bodies import Bodies
 
 
 class PageFamily:

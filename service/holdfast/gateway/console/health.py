@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from holdfast.gateway.route import HttpRoute
+    from holdfast.gateway.http_route import HttpRoute
 
 _PATIENCE_SECONDS: Final = 3.0
 _PLACE: Final = "/health"

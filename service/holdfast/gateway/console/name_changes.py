@@ -17,7 +17,7 @@ from holdfast.gateway.console.asked import (
     time_typed,
 )
 from holdfast.gateway.console.family import PageFamily
-from holdfast.gateway.route import HttpRoute, Parameter
+from holdfast.gateway.http_route import HttpRoute, Parameter
 
 if TYPE_CHECKING:
     from starlette.requests import Request

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
     from holdfast.gateway.console.session import SentForm
-    from holdfast.gateway.route import HttpRoute
+    from holdfast.gateway.http_route import HttpRoute
 
 _PLACE: Final = "/names/rules"
 

@@ -19,9 +19,9 @@ from holdfast.gateway.console.asked import (
 )
 from holdfast.gateway.console.family import PageFamily
 from holdfast.gateway.console.texts import shown, size_text
+from holdfast.gateway.http_route import HttpRoute, Parameter
 from holdfast.gateway.parameters import media_type_of
 from holdfast.gateway.paths import name_url
-from holdfast.gateway.route import HttpRoute, Parameter
 from holdfast.protocol.names import GET_HISTORY, LIST_NAMES, GetHistory, ListNames
 from holdfast.protocol.times import parse_time
 
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
     from holdfast.client import Client
-    from holdfast.gateway.bodies import Bodies
     from holdfast.gateway.console.pages import Pages
-    from holdfast.gateway.store import StoreRoutes
+    from holdfast.gateway.content.bodies import Bodies
+    from holdfast.gateway.routes.store import StoreRoutes
 
 _LISTED: Final = 200
 _SEPARATOR: Final = "/"

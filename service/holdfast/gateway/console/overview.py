@@ -11,7 +11,7 @@ from holdfast.errors import HoldfastError, NotFoundError
 from holdfast.gateway.console.asked import PREFIX, text_of
 from holdfast.gateway.console.family import PageFamily
 from holdfast.gateway.console.growth import MAX_SNAPSHOTS, GrowthPlot, growth_of
-from holdfast.gateway.route import HttpAnswer, HttpRoute
+from holdfast.gateway.http_route import HttpAnswer, HttpRoute
 from holdfast.protocol.care import GET_USAGE, GetUsage, UsageReply
 from holdfast.protocol.snapshots import LIST_SNAPSHOTS, ListSnapshots
 

@@ -28,8 +28,8 @@ from holdfast.gateway.console.texts import (
     size_text,
     time_text,
 )
+from holdfast.gateway.http_route import HttpAnswer, HttpRoute
 from holdfast.gateway.problems import RETRY_SECONDS, HttpError
-from holdfast.gateway.route import HttpAnswer, HttpRoute
 from holdfast.gateway.tokens import live_tokens
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from holdfast.errors import HoldfastError
     from holdfast.gateway.access import ScopeVerb
-    from holdfast.gateway.route import Handle, Parameter
+    from holdfast.gateway.http_route import Handle, Parameter
     from holdfast.gateway.settings import GatewaySettings
     from holdfast.protocol.links import LinkMade
 

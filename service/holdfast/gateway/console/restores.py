@@ -9,8 +9,8 @@ from holdfast.gateway.console.asked import count_of, text_of
 from holdfast.gateway.console.family import PageFamily
 from holdfast.gateway.console.session import SentForm, is_seal, seal_of, session_of
 from holdfast.gateway.console.snapshots import scope_of_snapshot
-from holdfast.gateway.route import HttpRoute, Parameter
-from holdfast.gateway.snapshots import check_target
+from holdfast.gateway.http_route import HttpRoute, Parameter
+from holdfast.gateway.routes.snapshots import check_target
 from holdfast.protocol.snapshots import RESTORE_SNAPSHOT, RestoreSnapshot
 
 if TYPE_CHECKING:

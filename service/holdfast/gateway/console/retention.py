@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
     from holdfast.gateway.console.session import SentForm
-    from holdfast.gateway.route import HttpRoute
+    from holdfast.gateway.http_route import HttpRoute
 
 _PLACE: Final = "/retention"
 _COUNTS: Final = ("last", "hourly", "daily", "weekly", "monthly", "yearly")

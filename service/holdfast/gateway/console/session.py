@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from holdfast.gateway.bodies import Bodies
+    from holdfast.gateway.content.bodies import Bodies
 
 FORM_FIELD: Final = "form-token"
 FORM_HEADER: Final = "x-form-token"

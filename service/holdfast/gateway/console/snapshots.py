@@ -18,7 +18,7 @@ from holdfast.gateway.console.asked import (
 from holdfast.gateway.console.family import PageFamily
 from holdfast.gateway.console.texts import size_text, time_text
 from holdfast.gateway.console.tree import VIEWED_BYTES, is_text, level_of
-from holdfast.gateway.route import HttpRoute, Parameter
+from holdfast.gateway.http_route import HttpRoute, Parameter
 from holdfast.protocol.entries import wire_path
 from holdfast.protocol.files import (
     DIFF_SNAPSHOTS,
@@ -43,9 +43,9 @@ if TYPE_CHECKING:
 
     from holdfast.client import Client
     from holdfast.form.terms import SnapshotState
-    from holdfast.gateway.bodies import Bodies
     from holdfast.gateway.console.pages import Pages
-    from holdfast.gateway.snapshots import SnapshotRoutes
+    from holdfast.gateway.content.bodies import Bodies
+    from holdfast.gateway.routes.snapshots import SnapshotRoutes
 
 _LISTED: Final = 100
 _CHANGES: Final = 500

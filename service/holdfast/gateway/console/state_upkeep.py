@@ -11,15 +11,15 @@ from holdfast.errors import ConflictError, InvalidError
 from holdfast.gateway.console.asked import NAME, count_of, needed, seconds_typed, text_of
 from holdfast.gateway.console.family import PageFamily
 from holdfast.gateway.console.texts import shown
-from holdfast.gateway.route import Parameter
-from holdfast.gateway.states import MAX_JSON_BYTES
+from holdfast.gateway.http_route import Parameter
+from holdfast.gateway.routes.states import MAX_JSON_BYTES
 
 if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
     from holdfast.gateway.access import ScopeVerb
-    from holdfast.gateway.route import Handle, HttpRoute
+    from holdfast.gateway.http_route import Handle, HttpRoute
     from holdfast.protocol.states import KeptPolicy
 
 _INDEX: Final = Parameter(name="index", about="The last command that a save includes.")

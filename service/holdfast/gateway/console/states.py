@@ -13,7 +13,7 @@ from holdfast.gateway.console.asked import CURSOR, NAME, PREFIX, count_of, neede
 from holdfast.gateway.console.family import PageFamily
 from holdfast.gateway.console.state_upkeep import policy_mark
 from holdfast.gateway.console.tree import VIEWED_BYTES, is_text
-from holdfast.gateway.route import HttpRoute, Parameter
+from holdfast.gateway.http_route import HttpRoute, Parameter
 from holdfast.protocol.states import (
     LIST_SAVES,
     LIST_STATES,

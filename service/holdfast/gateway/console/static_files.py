@@ -8,8 +8,8 @@ from starlette.responses import Response
 
 from holdfast.errors import NotFoundError
 from holdfast.gateway.console.pages import GUARDS, STATIC, Pages
-from holdfast.gateway.content import IMMUTABLE
-from holdfast.gateway.route import ABSENT, HttpAnswer, HttpRoute, Parameter
+from holdfast.gateway.content.answers import IMMUTABLE
+from holdfast.gateway.http_route import ABSENT, HttpAnswer, HttpRoute, Parameter
 
 if TYPE_CHECKING:
     from starlette.requests import Request

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from holdfast.gateway.route import HttpRoute
+    from holdfast.gateway.http_route import HttpRoute
 
     Change = Callable[[Sequence[Token]], Sequence[Token]]
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
     from holdfast.gateway.console.session import SentForm
-    from holdfast.gateway.route import HttpRoute
+    from holdfast.gateway.http_route import HttpRoute
 
 _PART_SECONDS: Final = 120.0
 _STATE_SECONDS: Final = 120.0
