@@ -187,6 +187,13 @@ class Packs:
             gone += [digest for (digest, _), found in zip(batch, there, strict=True) if not found]
         return gone
 
+    async def has(self, digest: Digest) -> bool:
+        """Whether a blob is stored and was not found damaged."""
+        try:
+            return not (await self._store.stat(digest, partial=True)).damaged
+        except (NotFoundError, CorruptError):
+            return False
+
     async def missing(
         self, digests: Iterable[Digest], *, limit: int, counted: bool = False
     ) -> list[Digest]:
