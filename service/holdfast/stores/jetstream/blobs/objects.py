@@ -59,8 +59,8 @@ if TYPE_CHECKING:
 
     from holdfast.domain.kept import Ranges
     from holdfast.sources import Sources
+    from holdfast.stores.jetstream.blobs.meta import ObjectMeta
     from holdfast.stores.jetstream.conflicts import Conflicts
-    from holdfast.stores.jetstream.meta import ObjectMeta
     from holdfast.stores.ports import BlobChanges, Keeping, Spending, Survey, SurveyedBlob
     from holdfast.transport.jetstream import JetStream
 
