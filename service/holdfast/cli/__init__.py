@@ -12,9 +12,9 @@ import os
 import sys
 from typing import TYPE_CHECKING, Final, TextIO
 
-from holdfast.cli import exit_codes
-from holdfast.cli.ending import take_signals
-from holdfast.cli.output import reason_of, say_error
+from holdfast.cli.base import exit_codes
+from holdfast.cli.base.ending import take_signals
+from holdfast.cli.base.output import reason_of, say_error
 from holdfast.errors import HoldfastError
 
 if TYPE_CHECKING:

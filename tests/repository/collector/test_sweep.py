@@ -22,8 +22,8 @@ from holdfast.repository.collector.pace import Pace
 from holdfast.repository.collector.report import Orphans
 from holdfast.repository.collector.spool import Spool
 from holdfast.repository.uploads.record import ENDED_TTL, UPLOAD, State, UploadRecord
-from holdfast.stores.jetstream.meta import meta_subject
-from holdfast.stores.jetstream.provisioning import bucket_names
+from holdfast.stores.jetstream.blobs.meta import meta_subject
+from holdfast.stores.jetstream.buckets.provisioning import bucket_names
 from holdfast.stores.ports import Attributes
 from holdfast.transport.inbox import Inbox
 from holdfast.transport.jetstream import JetStream
