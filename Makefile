@@ -135,10 +135,10 @@ types: setup
 	$(BIN)/mypy
 
 schemas: setup
-	$(BIN)/python -m holdfast.cli.schemas schemas
+	$(BIN)/python -m tests.docs.schemas schemas
 
 schemas-check: setup
-	$(BIN)/python -m holdfast.cli.schemas --check schemas
+	$(BIN)/python -m tests.docs.schemas --check schemas
 
 compiled: setup
 	@$(BIN)/pytest --collect-only -qq >/dev/null || true  # the tests will say why
