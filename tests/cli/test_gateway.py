@@ -43,7 +43,7 @@ def gateway(*arguments: str, listen: str = "127.0.0.1:0") -> Iterator[str]:
             yield url_of(process)
         finally:
             process.send_signal(signal.SIGTERM)
-            assert process.wait(40) == exit_codes.OK
+            assert process.wait(60) == exit_codes.OK
 
 
 def started(*arguments: str, listen: str = "127.0.0.1:0", **settings: str) -> subprocess.Popen[str]:

@@ -110,7 +110,7 @@ async def test_the_headers_of_a_caller_never_reach_jetstream(
         answer = await client.request(
             pool.subject("blob.put"),
             f"with headers {number}".encode(),
-            timeout=10,
+            timeout=30,
             headers=dict(HEADERS),
         )
         assert json.loads(answer.data)["created"] is True

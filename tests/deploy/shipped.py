@@ -26,7 +26,7 @@ ROOT: Final = Path(__file__).parents[2]
 DEPLOY: Final = ROOT / "deploy"
 CONFIGURATIONS: Final = DEPLOY / "nats"
 INBOXES: Final = {"worker": "_INBOX.worker", "admin": "_INBOX.admin"}
-READY_SECONDS: Final = 30.0
+READY_SECONDS: Final = 60.0
 
 
 def read_environment_file(path: Path) -> dict[str, str]:
@@ -71,7 +71,7 @@ class ShippedServer:
     def monitor(self, path: str) -> dict[str, Any]:
         """What the monitoring port says under ``path``."""
         host, _, port = self.monitor_url.removeprefix("http://").partition(":")
-        connection = http.client.HTTPConnection(host, int(port), timeout=5)
+        connection = http.client.HTTPConnection(host, int(port), timeout=30)
         try:
             connection.request("GET", path)
             answer: dict[str, Any] = json.loads(connection.getresponse().read())
@@ -122,7 +122,7 @@ def shipped_server(
         yield server
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(60)
 
 
 def _wait_listening(process: subprocess.Popen[bytes], directory: Path) -> tuple[str, str]:

@@ -90,7 +90,7 @@ def environment(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         yield variables
     finally:
         worker.terminate()
-        assert worker.wait(30) == 0
+        assert worker.wait(60) == 0
 
 
 def run(

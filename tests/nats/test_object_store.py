@@ -547,7 +547,7 @@ class TestChunkIndex:
         first, position = await delivery.locate(info, 2)
         await delivery.deliver(info, position, 3 + (2 - first), fresh_name)
 
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             chunks = [bytes((await arrived.get()).data) for _ in range(3 + (2 - first))]
             end = await arrived.get()
         assert b"".join(chunks) == data[first * PART_BYTES : 5 * PART_BYTES]

@@ -79,7 +79,7 @@ async def receive(connection: Connection, subject: str) -> asyncio.Queue[Message
 
 async def next_of(messages: asyncio.Queue[Message]) -> Message:
     """The next one. Raises TimeoutError."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         return await messages.get()
 
 

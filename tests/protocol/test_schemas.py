@@ -12,7 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
-from tests.protocol.cases import EVERY_MESSAGE, REQUESTS_IN_BODIES, REQUESTS_IN_HEADERS, kind_of
+from tests.examples import examples
+from tests.protocol.cases import (
+    EACH_MESSAGE,
+    EVERY_MESSAGE,
+    REQUESTS_IN_BODIES,
+    REQUESTS_IN_HEADERS,
+    kind_of,
+)
 from tests.protocol.generate import messages
 
 from holdfast.errors import ERRORS, HoldfastError, InvalidError
@@ -77,6 +84,7 @@ def test_every_schema_has_a_title_and_a_description(name: str) -> None:
 
 
 @pytest.mark.parametrize(("operation", "side"), EVERY_MESSAGE)
+@examples(EACH_MESSAGE)
 @given(data=st.data())
 def test_every_message_fits_its_schema(operation: Any, side: str, data: st.DataObject) -> None:
     kind, body = kind_of(operation, side)
@@ -93,6 +101,7 @@ def test_every_kept_message_fits_its_schema(operation: Any, side: str) -> None:
 @pytest.mark.fault("I02")
 @pytest.mark.fault("I05")
 @pytest.mark.parametrize("operation", REQUESTS_IN_BODIES)
+@examples(EACH_MESSAGE)
 @given(data=st.data())
 def test_codec_and_schema_refuse_the_same_bodies(operation: Any, data: st.DataObject) -> None:
     # Given a good request with one field set to anything, added or taken away,

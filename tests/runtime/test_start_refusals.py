@@ -94,7 +94,7 @@ async def streams(url: str) -> dict[str, Any]:
     """The settings and contents of every stream, by name."""
     client = await nats.connect(url)
     try:
-        answer = json.loads((await client.request("$JS.API.STREAM.LIST", timeout=10)).data)
+        answer = json.loads((await client.request("$JS.API.STREAM.LIST", timeout=30)).data)
     finally:
         await client.close()
     return {

@@ -12,7 +12,7 @@ import os
 import signal
 from typing import TYPE_CHECKING, Final
 
-from holdfast.cli import exit_codes
+from holdfast.cli.base import exit_codes
 from holdfast.cli.base.exit_codes import exit_code_of
 from holdfast.errors import HoldfastError
 
