@@ -132,10 +132,10 @@ types: setup
 	$(BIN)/mypy
 
 schemas: setup
-	$(BIN)/python -m holdfast.cli.schemas schemas
+	$(BIN)/python -m tests.docs.schemas schemas
 
 schemas-check: setup
-	$(BIN)/python -m holdfast.cli.schemas --check schemas
+	$(BIN)/python -m tests.docs.schemas --check schemas
 
 # Beside nats-py, natsrpy, natsio; ARGS="--node-modules DIR" for nats.js too.
 bench: setup

@@ -39,9 +39,9 @@ from holdfast.errors import UnavailableError
 from holdfast.protocol.headers import BLOB_PART
 from holdfast.repository.blobs import BLOBS, BlobRepository
 from holdfast.runtime.embedded import EmbeddedServer
-from holdfast.stores.jetstream.meta import chunk_subject, meta_subject, to_meta
-from holdfast.stores.jetstream.objects import ObjectBlobStore
-from holdfast.stores.jetstream.provisioning import ensure_stream, object_stream
+from holdfast.stores.jetstream.blobs.meta import chunk_subject, meta_subject, to_meta
+from holdfast.stores.jetstream.blobs.objects import ObjectBlobStore
+from holdfast.stores.jetstream.buckets.provisioning import ensure_stream, object_stream
 from holdfast.stores.location import BucketLocation
 from holdfast.stores.ports import Attributes, BlobInfo
 from holdfast.transport.connection import connect

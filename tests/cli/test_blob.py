@@ -16,8 +16,8 @@ from nats.aio.client import Client as NatsClient
 from tests.cli.conftest import PREFIX, unread_bytes, wait_until
 from tests.deployment import deployed
 
-from holdfast.cli import exit_codes
-from holdfast.stores.jetstream.meta import meta_subject
+from holdfast.cli.base import exit_codes
+from holdfast.stores.jetstream.blobs.meta import meta_subject
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -19,7 +19,8 @@ from tests.deploy.shipped import free_ports
 from tests.deployment import deployed
 from tests.gateway.console.visitor import Visitor
 
-from holdfast.cli import exit_codes, main
+from holdfast.cli import main
+from holdfast.cli.base import exit_codes
 from holdfast.errors import InvalidError, UnavailableError
 from holdfast.gateway.settings import GatewaySettings, load_settings
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from holdfast.cli import exit_codes
 from holdfast.cli.app import build_app
+from holdfast.cli.base import exit_codes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

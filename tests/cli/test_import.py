@@ -13,7 +13,7 @@ import pytest
 import zstandard
 from tests.contracts.blob_store import some_bytes
 
-from holdfast.cli import exit_codes
+from holdfast.cli.base import exit_codes
 from holdfast.cli.old_stores import OldBlob, named_blobs, old_labels, told_digest
 from holdfast.client import connect_sync
 from holdfast.domain.canonical import state_hash

@@ -17,8 +17,8 @@ from tests.cli.conftest import PREFIX, unread_bytes, wait_until
 from tests.contracts.blob_store import some_bytes
 from tests.programs import needs_zstd
 
-from holdfast.cli import exit_codes
 from holdfast.cli.app import build_app
+from holdfast.cli.base import exit_codes
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.cli.arguments import first_words, output_of, parse_labels, standard_input
-from holdfast.cli.snapshot_arguments import (
+from holdfast.cli.base.arguments import first_words, output_of, parse_labels, standard_input
+from holdfast.cli.base.snapshot_arguments import (
     ARCHIVE_ENDINGS,
     AppSource,
     LocalSource,

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final
 import pytest
 import structlog
 
-from holdfast.cli import exit_codes
-from holdfast.cli.logs import configure_for
+from holdfast.cli.base import exit_codes
+from holdfast.cli.base.logs import configure_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from holdfast.cli import exit_codes
+from holdfast.cli.base import exit_codes
 from holdfast.runtime.child import dies_with_this_process
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ import pytest
 from holdfast.client import connect
 from holdfast.domain.digest import digest_of
 from holdfast.errors import HoldfastError
-from holdfast.stores.jetstream.meta import chunk_subject
+from holdfast.stores.jetstream.blobs.meta import chunk_subject
 from holdfast.transport.connection import connect as connect_transport
 from holdfast.transport.inbox import Inbox
 from holdfast.transport.jetstream import JetStream

@@ -29,7 +29,7 @@ from holdfast.bootstrap.sources import SOURCES
 from holdfast.client import Client, connect
 from holdfast.errors import HoldfastError, NotFoundError
 from holdfast.repository.names.record import NAME
-from holdfast.stores.jetstream.provisioning import bucket_names
+from holdfast.stores.jetstream.buckets.provisioning import bucket_names
 from holdfast.stores.jetstream.records import KeyValueRecordStore
 from holdfast.transport.inbox import Inbox
 from holdfast.transport.jetstream import JetStream

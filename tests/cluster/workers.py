@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Final, Self
 from tests.deployment import Deployment
 
 from holdfast.bootstrap.admin import init_store, watch_store
-from holdfast.stores.jetstream.provisioning import bucket_names
-from holdfast.stores.jetstream.readiness import (
+from holdfast.stores.jetstream.buckets.provisioning import bucket_names
+from holdfast.stores.jetstream.buckets.readiness import (
     TOO_FEW_SERVERS,
     NotReadyError,
     ask_api,

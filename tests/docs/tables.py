@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Final, get_type_hints
 
 from cyclopts import Parameter
 
-from holdfast.cli.exit_codes import exit_code_of
-from holdfast.cli.settings import WorkerFlags
+from holdfast.cli.base.exit_codes import exit_code_of
+from holdfast.cli.base.settings import WorkerFlags
 from holdfast.domain import limits
 from holdfast.domain.blob_names import MAX_BLOB_NAME_BYTES, MAX_LABELS_BYTES
 from holdfast.errors import ERRORS

@@ -16,7 +16,7 @@ from tests.deployment import Asker, Deployment, code_of, deployed
 from holdfast.client import connect, connect_sync
 from holdfast.domain.digest import digest_of
 from holdfast.domain.limits import max_inline_bytes, part_bytes
-from holdfast.stores.jetstream.meta import meta_subject
+from holdfast.stores.jetstream.blobs.meta import meta_subject
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

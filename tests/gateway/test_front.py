@@ -18,11 +18,11 @@ from tests.gateway.conftest import serving
 from tests.tracing.kept import Kept
 
 from holdfast.errors import RateLimitedError
-from holdfast.gateway.bodies import MAX_OPEN_FORM_BYTES, MAX_OPEN_FORMS
+from holdfast.gateway.content.bodies import MAX_OPEN_FORM_BYTES, MAX_OPEN_FORMS
 from holdfast.gateway.front import Front
+from holdfast.gateway.http_route import ROUTE
 from holdfast.gateway.limits import MAX_ADDRESSES, RequestLimits
 from holdfast.gateway.meters import Meters
-from holdfast.gateway.route import ROUTE
 from holdfast.runtime.logs import configure_logging
 
 if TYPE_CHECKING:

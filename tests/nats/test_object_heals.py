@@ -36,11 +36,11 @@ from holdfast.errors import (
 )
 from holdfast.protocol.headers import BLOB_PART
 from holdfast.repository.blobs import BLOBS, Bare, BlobRepository, Content
-from holdfast.stores.jetstream import chunks as object_chunks_module
-from holdfast.stores.jetstream import commits as object_commits_module
-from holdfast.stores.jetstream import staging as object_staging_module
-from holdfast.stores.jetstream.meta import chunk_subject, meta_subject
-from holdfast.stores.jetstream.objects import ObjectBlobStore
+from holdfast.stores.jetstream.blobs import chunks as object_chunks_module
+from holdfast.stores.jetstream.blobs import commits as object_commits_module
+from holdfast.stores.jetstream.blobs import staging as object_staging_module
+from holdfast.stores.jetstream.blobs.meta import chunk_subject, meta_subject
+from holdfast.stores.jetstream.blobs.objects import ObjectBlobStore
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping

@@ -24,8 +24,8 @@ from tests.nats.tools import Times
 
 from holdfast.domain.digest import Digest, digest_of
 from holdfast.errors import NotFoundError, OutcomeUnknownError
-from holdfast.stores.jetstream.meta import meta_subject
-from holdfast.stores.jetstream.object_records import CHANGE
+from holdfast.stores.jetstream.blobs.meta import meta_subject
+from holdfast.stores.jetstream.blobs.object_records import CHANGE
 from holdfast.stores.ports import Attributes, Stored
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from tests.nats.buckets import Bucket, Paused
 
 from holdfast.domain.digest import digest_of
 from holdfast.errors import NotFoundError
-from holdfast.stores.jetstream.meta import meta_subject
+from holdfast.stores.jetstream.blobs.meta import meta_subject
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

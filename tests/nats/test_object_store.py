@@ -39,9 +39,9 @@ from holdfast.errors import (
     QuotaExceededError,
     UnavailableError,
 )
-from holdfast.stores.jetstream import chunks as object_chunks_module
-from holdfast.stores.jetstream import staging as object_staging_module
-from holdfast.stores.jetstream.meta import chunk_subject, meta_subject
+from holdfast.stores.jetstream.blobs import chunks as object_chunks_module
+from holdfast.stores.jetstream.blobs import staging as object_staging_module
+from holdfast.stores.jetstream.blobs.meta import chunk_subject, meta_subject
 from holdfast.stores.ports import Attributes, BlobInfo, ForeignObject, UnreadableObject
 from holdfast.transport import jetstream_calls as jetstream_calls_module
 from holdfast.transport.options import NatsOptions

@@ -20,8 +20,8 @@ from tests.runtime.test_peers import peers
 from holdfast.bootstrap import worker
 from holdfast.bootstrap.admin import init_store
 from holdfast.bootstrap.worker import run_worker
-from holdfast.cli import exit_codes
-from holdfast.cli.exit_codes import exit_code_of
+from holdfast.cli.base import exit_codes
+from holdfast.cli.base.exit_codes import exit_code_of
 from holdfast.errors import HoldfastError
 from holdfast.runtime.config import load_config
 from holdfast.runtime.embedded import find_nats_server

@@ -18,7 +18,7 @@ from holdfast.runtime.startup import (
     check_stores,
     unless_stopped,
 )
-from holdfast.stores.jetstream.readiness import NotReadyError
+from holdfast.stores.jetstream.buckets.readiness import NotReadyError
 
 GOOD = ServerState(
     name="nats-1",

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from holdfast.domain.chunk_index import build_index
 from holdfast.domain.digest import digest_of
 from holdfast.errors import CorruptError
-from holdfast.stores.jetstream.meta import (
+from holdfast.stores.jetstream.blobs.meta import (
     chunk_subject,
     decode_meta,
     mark_damaged,

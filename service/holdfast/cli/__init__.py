@@ -13,8 +13,8 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Final, TextIO
 
-from holdfast.cli import exit_codes
-from holdfast.cli.output import reason_of, say_error
+from holdfast.cli.base import exit_codes
+from holdfast.cli.base.output import reason_of, say_error
 from holdfast.errors import HoldfastError
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 import msgspec
 from cyclopts import App, Parameter
 
-from holdfast.cli import exit_codes
-from holdfast.cli.arguments import (
+from holdfast.cli.base import exit_codes
+from holdfast.cli.base.arguments import (
     DASH,
     STANDARD,
     Flag,
@@ -27,9 +27,9 @@ from holdfast.cli.arguments import (
     parse_duration,
     standard_input,
 )
-from holdfast.cli.connection import connect
-from holdfast.cli.output import print_fields, print_json, print_line, print_result, say
-from holdfast.cli.settings import ClientFlags
+from holdfast.cli.base.connection import connect
+from holdfast.cli.base.output import print_fields, print_json, print_line, print_result, say
+from holdfast.cli.base.settings import ClientFlags
 from holdfast.cli.watch import until_stopped
 from holdfast.client.states.appending import MOST_BYTES_TOGETHER
 from holdfast.domain.canonical import canonical

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 from cyclopts import Parameter
 
-from holdfast.cli import exit_codes
-from holdfast.cli.connection import connect
-from holdfast.cli.output import print_json
-from holdfast.cli.settings import ClientFlags
+from holdfast.cli.base import exit_codes
+from holdfast.cli.base.connection import connect
+from holdfast.cli.base.output import print_json
+from holdfast.cli.base.settings import ClientFlags
 from holdfast.errors import InvalidError
 from holdfast.protocol.watch import WatchKind
 

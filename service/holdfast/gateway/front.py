@@ -11,9 +11,9 @@ import structlog
 from holdfast.domain.sigv4 import without_link
 from holdfast.errors import RateLimitedError
 from holdfast.gateway.guard import WAIT_TAKEN
+from holdfast.gateway.http_route import ROUTE
 from holdfast.gateway.limits import LEAVE, RequestLimits
 from holdfast.gateway.problems import problem
-from holdfast.gateway.route import ROUTE
 from holdfast.tracing import TRACE, Tracer, TraceSpan, TraceStep
 
 if TYPE_CHECKING:

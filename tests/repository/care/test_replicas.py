@@ -23,9 +23,9 @@ from holdfast.bootstrap.stores import open_stores
 from holdfast.domain.findings import of_replicas
 from holdfast.errors import UnavailableError
 from holdfast.runtime.monitoring import stream_counts
-from holdfast.stores.jetstream.provisioning import bucket_names
-from holdfast.stores.jetstream.readiness import wait_ready
-from holdfast.stores.jetstream.replication import read_bucket
+from holdfast.stores.jetstream.buckets.provisioning import bucket_names
+from holdfast.stores.jetstream.buckets.readiness import wait_ready
+from holdfast.stores.jetstream.buckets.replication import read_bucket
 from holdfast.transport.inbox import Inbox
 from holdfast.transport.jetstream import JetStream
 

@@ -17,8 +17,8 @@ from holdfast.bootstrap.sources import SOURCES
 from holdfast.bootstrap.stores import open_stores
 from holdfast.domain.digest import digest_of
 from holdfast.repository.uploads.record import ENDED_TTL, UPLOAD, State, UploadRecord
-from holdfast.stores.jetstream.meta import meta_subject
-from holdfast.stores.jetstream.provisioning import bucket_names
+from holdfast.stores.jetstream.blobs.meta import meta_subject
+from holdfast.stores.jetstream.buckets.provisioning import bucket_names
 from holdfast.stores.ports import Attributes
 from holdfast.transport.inbox import Inbox
 from holdfast.transport.jetstream import JetStream

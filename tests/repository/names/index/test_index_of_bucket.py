@@ -15,7 +15,7 @@ from tests.repository.names.index.index_tools import (
     running,
 )
 
-from holdfast.stores.jetstream.provisioning import ensure_stream, record_stream
+from holdfast.stores.jetstream.buckets.provisioning import ensure_stream, record_stream
 from holdfast.stores.location import BucketLocation
 from holdfast.transport.connection import connect
 from holdfast.transport.options import NatsOptions
