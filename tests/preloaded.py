@@ -88,7 +88,7 @@ def awaited(waiting: object) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    for loaded in ("bootstrap.worker", "cli.worker"):
+    for loaded in ("bootstrap.worker", "cli.serving.worker"):
         import_module(f"holdfast.{loaded}")
     gc.collect()
     gc.freeze()
