@@ -13,8 +13,8 @@ from tests.contracts.blob_store import some_bytes
 from tests.deployment import Asker, Deployment, ask_all, deployed
 
 from holdfast.client import Client, connect
+from holdfast.client.puts.upload import STALL_SECONDS
 from holdfast.client.requests import Requester
-from holdfast.client.upload import STALL_SECONDS
 from holdfast.protocol.headers import BLOB_PART
 from holdfast.transport import connection as transport
 from holdfast.transport.inbox import Inbox

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from holdfast.client.partial_file import partial_file, write_to, write_whole
+from holdfast.client.reads.partial_file import partial_file, write_to, write_whole
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator

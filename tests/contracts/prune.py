@@ -11,7 +11,7 @@ from tests.repository.snapshot_records_tools import read
 
 from holdfast.domain.retention import Retention
 from holdfast.errors import NotFoundError
-from holdfast.repository.snapshots.prune import REMOVED_PER_LOOK
+from holdfast.repository.snapshots.retention.prune import REMOVED_PER_LOOK
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -22,7 +22,7 @@ from holdfast.bootstrap.sources import SOURCES
 from holdfast.bootstrap.stores import open_stores
 from holdfast.cli import main
 from holdfast.client import Client, connect
-from holdfast.client.opened_upload import OpenedUpload, look
+from holdfast.client.puts.opened_upload import OpenedUpload, look
 from holdfast.errors import NotFoundError
 from holdfast.protocol.blobs import OPEN_UPLOAD, OpenUpload
 from holdfast.protocol.names import NameEntry, NameRule

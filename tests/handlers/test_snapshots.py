@@ -17,7 +17,7 @@ import zstandard
 from tests.handlers.snapshot_service import LEASE_SECONDS, DiskShared, Shared, Site
 
 from holdfast.errors import CorruptError
-from holdfast.repository.snapshots.content import MAX_WINDOWS
+from holdfast.repository.snapshots.reading.content import MAX_WINDOWS
 from holdfast.runtime.dispatch import Dispatcher
 
 if TYPE_CHECKING:

@@ -15,10 +15,10 @@ from tests.repository.snapshot_records_tools import begin, pending, read
 from holdfast.repository.ledger.ledger import Ledger
 from holdfast.repository.ledger.ops import Ops
 from holdfast.repository.snapshots.listing import SnapshotListing
-from holdfast.repository.snapshots.policies import Policies
-from holdfast.repository.snapshots.prune import Pruner, fence_against
 from holdfast.repository.snapshots.record import SNAPSHOT, snapshot_name
-from holdfast.repository.snapshots.zones import TimeZones, packaged_zones
+from holdfast.repository.snapshots.retention.policies import Policies
+from holdfast.repository.snapshots.retention.prune import Pruner, fence_against
+from holdfast.repository.snapshots.retention.zones import TimeZones, packaged_zones
 from holdfast.stores.memory import MemoryRecordStore
 
 if TYPE_CHECKING:

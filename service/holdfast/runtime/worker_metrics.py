@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from holdfast.repository.care.lap import ScrubTotals
     from holdfast.repository.collector.report import RunTotals
     from holdfast.repository.names.index.follower import IndexState
-    from holdfast.repository.snapshots.prune import PruneTotals
+    from holdfast.repository.snapshots.retention.prune import PruneTotals
     from holdfast.runtime.statistics import EndpointStats
     from holdfast.runtime.worker import Worker
     from holdfast.transport.connection import Connection

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from holdfast.errors import UnavailableError
 from holdfast.gateway.access import SESSION_COOKIE
-from holdfast.gateway.console.asked import seconds_typed
-from holdfast.gateway.console.family import PageFamily
-from holdfast.gateway.console.texts import shown
+from holdfast.gateway.console.base.asked import seconds_typed
+from holdfast.gateway.console.base.family import PageFamily
+from holdfast.gateway.console.base.texts import shown
 from holdfast.gateway.tokens import (
     Token,
     find_token,

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from holdfast.client.download import stream_blob, though_deleted
-from holdfast.client.windows import HeadT
+from holdfast.client.reads.download import stream_blob, though_deleted
+from holdfast.client.reads.windows import HeadT
 from holdfast.domain.limits import KIB, MIB, WINDOW_BYTES
 from holdfast.errors import CorruptError
 from holdfast.protocol.blobs import GET_BLOB, ContentHead, GetBlob

@@ -21,8 +21,8 @@ import msgspec
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from holdfast.client.opened_upload import OpenedUpload, look
-from holdfast.client.upload import Uploaded, uploaded_of
+from holdfast.client.puts.opened_upload import OpenedUpload, look
+from holdfast.client.puts.upload import Uploaded, uploaded_of
 from holdfast.domain.blob_names import check_blob_name
 from holdfast.domain.limits import MAX_BLOB_BYTES, MIB
 from holdfast.errors import HoldfastError, NotFoundError

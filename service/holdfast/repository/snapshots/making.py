@@ -33,7 +33,6 @@ from holdfast.errors import (
 from holdfast.repository.ledger.lease import RENEWALS_PER_LEASE, Carried, Lease
 from holdfast.repository.snapshots.listing import SnapshotListing, growing
 from holdfast.repository.snapshots.manifests import MAX_MISSING, Manifests, UnreadableError
-from holdfast.repository.snapshots.prune import fence_against
 from holdfast.repository.snapshots.record import (
     SNAPSHOT,
     StoredSnapshot,
@@ -41,6 +40,7 @@ from holdfast.repository.snapshots.record import (
     renewed,
     snapshot_name,
 )
+from holdfast.repository.snapshots.retention.prune import fence_against
 from holdfast.repository.snapshots.securing import Securing
 
 if TYPE_CHECKING:

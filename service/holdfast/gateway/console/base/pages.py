@@ -12,7 +12,7 @@ from urllib.parse import quote, urlsplit
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.responses import Response
 
-from holdfast.gateway.console.session import (
+from holdfast.gateway.console.base.session import (
     SentForm,
     form_token,
     is_token,
@@ -20,7 +20,7 @@ from holdfast.gateway.console.session import (
     session_of,
     set_session,
 )
-from holdfast.gateway.console.texts import (
+from holdfast.gateway.console.base.texts import (
     duration_text,
     mode_text,
     place,
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from holdfast.gateway.settings import GatewaySettings
     from holdfast.protocol.links import LinkMade
 
-STATIC: Final = Path(__file__).parent / "static"
+STATIC: Final = Path(__file__).parents[1] / "static"
 HTML: Final = "text/html; charset=utf-8"
 GUARDS: Final = {
     "Content-Security-Policy": (

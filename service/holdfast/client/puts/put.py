@@ -5,8 +5,15 @@ from __future__ import annotations
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from holdfast.client.sources import OnBytes, Source, blocks, pieces, source_size, whole_if_small
-from holdfast.client.upload import Upload, Uploaded
+from holdfast.client.puts.upload import Upload, Uploaded
+from holdfast.client.sources import (
+    OnBytes,
+    Source,
+    blocks,
+    pieces,
+    source_size,
+    whole_if_small,
+)
 from holdfast.domain.limits import MAX_BLOB_BYTES, max_inline_bytes
 from holdfast.errors import TooLargeError
 

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 import msgspec
 
-from holdfast.client.requests import NotOfferedError, Requester
-from holdfast.client.upload import (
+from holdfast.client.puts.upload import (
     FIRST_WAIT_SECONDS,
     MAX_WAIT_SECONDS,
     RESUMABLE,
@@ -26,6 +25,7 @@ from holdfast.client.upload import (
     resume,
     uploaded_of,
 )
+from holdfast.client.requests import NotOfferedError, Requester
 from holdfast.deadline import look_at
 from holdfast.errors import (
     CorruptError,

@@ -17,8 +17,8 @@ from holdfast.domain.limits import KIB, WINDOW_BYTES
 from holdfast.domain.windows import Span, clip
 from holdfast.errors import CorruptError, InvalidError, RateLimitedError
 from holdfast.repository.blobs import Content
-from holdfast.repository.snapshots.cursors import NOT_A_CURSOR, decode_place, encode_place
-from holdfast.repository.snapshots.read_threads import ReadThreads
+from holdfast.repository.snapshots.reading.cursors import NOT_A_CURSOR, decode_place, encode_place
+from holdfast.repository.snapshots.reading.read_threads import ReadThreads
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Buffer, Callable, Iterable

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
     from holdfast.repository.ledger.ops import Ops
     from holdfast.repository.snapshots.listing import SnapshotListing
-    from holdfast.repository.snapshots.policies import Policies, Policy
-    from holdfast.repository.snapshots.zones import TimeZones
+    from holdfast.repository.snapshots.retention.policies import Policies, Policy
+    from holdfast.repository.snapshots.retention.zones import TimeZones
     from holdfast.sources import Sources
 
 REMOVED_PER_LOOK: Final = 16

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from holdfast.errors import ConflictError, InvalidError
-from holdfast.gateway.console.asked import count_of, seconds_typed
-from holdfast.gateway.console.family import PageFamily
+from holdfast.gateway.console.base.asked import count_of, seconds_typed
+from holdfast.gateway.console.base.family import PageFamily
 from holdfast.protocol.names import KeptRule, NameRule
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from holdfast.gateway.console.session import SentForm
+    from holdfast.gateway.console.base.session import SentForm
     from holdfast.gateway.http_route import HttpRoute
 
 _PLACE: Final = "/names/rules"

@@ -28,15 +28,15 @@ from holdfast.deadline import shared_task
 from holdfast.domain.limits import MIB
 from holdfast.errors import CorruptError
 from holdfast.repository.blobs import Content
-from holdfast.repository.snapshots.content import ContentWindows, ReadableBytes
-from holdfast.repository.snapshots.cursors import (
+from holdfast.repository.snapshots.reading.content import ContentWindows, ReadableBytes
+from holdfast.repository.snapshots.reading.cursors import (
     decode_change,
     decode_place,
     encode_change,
     encode_place,
     path_at,
 )
-from holdfast.repository.snapshots.read_threads import ReadThreads
+from holdfast.repository.snapshots.reading.read_threads import ReadThreads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator

@@ -14,9 +14,9 @@ from holdfast.client.long_requests import ask_long
 from holdfast.domain.blob_names import check_blob_name
 from holdfast.domain.digest import parse_digest
 from holdfast.errors import UnavailableError
-from holdfast.gateway.console.asked import NAME, count_of, needed
-from holdfast.gateway.console.family import PageFamily
-from holdfast.gateway.console.snapshots import scope_of_snapshot
+from holdfast.gateway.console.base.asked import NAME, count_of, needed
+from holdfast.gateway.console.base.family import PageFamily
+from holdfast.gateway.console.snapshots.snapshots import scope_of_snapshot
 from holdfast.protocol.blobs import VERIFY_BLOBS, DamagedBlob, VerifyBlobs
 from holdfast.protocol.files import VERIFY_SNAPSHOT, DamagedPack, VerifySnapshot
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from holdfast.gateway.console.session import SentForm
+    from holdfast.gateway.console.base.session import SentForm
     from holdfast.gateway.http_route import HttpRoute
 
 _PART_SECONDS: Final = 120.0

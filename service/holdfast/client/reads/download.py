@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from holdfast.client.windows import Patience, Window, WindowReader, wanted_bytes, window_pieces
+from holdfast.client.reads.windows import (
+    Patience,
+    Window,
+    WindowReader,
+    wanted_bytes,
+    window_pieces,
+)
 from holdfast.domain.digest import digest_of
 from holdfast.domain.limits import max_inline_bytes
 from holdfast.errors import CorruptError, InvalidError, NotFoundError

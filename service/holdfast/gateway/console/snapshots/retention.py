@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from holdfast.gateway.console.asked import APP, count_of, labels_typed, text_of
-from holdfast.gateway.console.family import PageFamily
-from holdfast.gateway.console.snapshots import scope_of_app
+from holdfast.gateway.console.base.asked import APP, count_of, labels_typed, text_of
+from holdfast.gateway.console.base.family import PageFamily
+from holdfast.gateway.console.snapshots.snapshots import scope_of_app
 from holdfast.protocol.retention import KeepSnapshots, KeptSnapshots, PruneReport, SnapshotPolicy
 
 if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from holdfast.gateway.console.session import SentForm
+    from holdfast.gateway.console.base.session import SentForm
     from holdfast.gateway.http_route import HttpRoute
 
 _PLACE: Final = "/retention"

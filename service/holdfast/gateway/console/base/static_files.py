@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from starlette.responses import Response
 
 from holdfast.errors import NotFoundError
-from holdfast.gateway.console.pages import GUARDS, STATIC, Pages
+from holdfast.gateway.console.base.pages import GUARDS, STATIC, Pages
 from holdfast.gateway.content.answers import IMMUTABLE
 from holdfast.gateway.http_route import ABSENT, HttpAnswer, HttpRoute, Parameter
 

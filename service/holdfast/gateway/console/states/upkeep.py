@@ -8,9 +8,9 @@ import msgspec
 
 from holdfast.domain.blob_names import check_blob_name
 from holdfast.errors import ConflictError, InvalidError
-from holdfast.gateway.console.asked import NAME, count_of, needed, seconds_typed, text_of
-from holdfast.gateway.console.family import PageFamily
-from holdfast.gateway.console.texts import shown
+from holdfast.gateway.console.base.asked import NAME, count_of, needed, seconds_typed, text_of
+from holdfast.gateway.console.base.family import PageFamily
+from holdfast.gateway.console.base.texts import shown
 from holdfast.gateway.http_route import Parameter
 from holdfast.gateway.routes.states import MAX_JSON_BYTES
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from holdfast.client.long_requests import ask_long
 from holdfast.errors import InvalidError
-from holdfast.gateway.console.family import PageFamily
+from holdfast.gateway.console.base.family import PageFamily
 from holdfast.protocol.blobs import COLLECT_BLOBS, CollectBlobs
 
 if TYPE_CHECKING:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from holdfast.errors import InvalidError
-from holdfast.gateway.console.asked import count_of, text_of
-from holdfast.gateway.console.family import PageFamily
-from holdfast.gateway.console.session import SentForm, is_seal, seal_of, session_of
-from holdfast.gateway.console.snapshots import scope_of_snapshot
+from holdfast.gateway.console.base.asked import count_of, text_of
+from holdfast.gateway.console.base.family import PageFamily
+from holdfast.gateway.console.base.session import SentForm, is_seal, seal_of, session_of
+from holdfast.gateway.console.snapshots.snapshots import scope_of_snapshot
 from holdfast.gateway.http_route import HttpRoute, Parameter
 from holdfast.gateway.routes.snapshots import check_target
 from holdfast.protocol.snapshots import RESTORE_SNAPSHOT, RestoreSnapshot

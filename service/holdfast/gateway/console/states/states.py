@@ -9,10 +9,10 @@ from msgspec import UNSET
 
 from holdfast.domain.blob_names import check_blob_name
 from holdfast.errors import NotFoundError
-from holdfast.gateway.console.asked import CURSOR, NAME, PREFIX, count_of, needed, text_of
-from holdfast.gateway.console.family import PageFamily
-from holdfast.gateway.console.state_upkeep import policy_mark
-from holdfast.gateway.console.tree import VIEWED_BYTES, is_text
+from holdfast.gateway.console.base.asked import CURSOR, NAME, PREFIX, count_of, needed, text_of
+from holdfast.gateway.console.base.family import PageFamily
+from holdfast.gateway.console.base.tree import VIEWED_BYTES, is_text
+from holdfast.gateway.console.states.upkeep import policy_mark
 from holdfast.gateway.http_route import HttpRoute, Parameter
 from holdfast.protocol.states import (
     LIST_SAVES,

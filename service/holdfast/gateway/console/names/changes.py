@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from holdfast.domain.blob_names import check_blob_name
 from holdfast.domain.digest import parse_digest
 from holdfast.errors import ConflictError, InvalidError, NotFoundError
-from holdfast.gateway.console.asked import (
+from holdfast.gateway.console.base.asked import (
     NAME,
     count_of,
     labels_typed,
@@ -16,7 +16,7 @@ from holdfast.gateway.console.asked import (
     text_of,
     time_typed,
 )
-from holdfast.gateway.console.family import PageFamily
+from holdfast.gateway.console.base.family import PageFamily
 from holdfast.gateway.http_route import HttpRoute, Parameter
 
 if TYPE_CHECKING:

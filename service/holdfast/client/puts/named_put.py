@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
     from datetime import datetime
 
+    from holdfast.client.puts.upload import Upload, Uploaded
     from holdfast.client.requests import Requester
-    from holdfast.client.upload import Upload, Uploaded
 
 Mode = Literal["create", "replace"]
 T = TypeVar("T")
@@ -80,7 +80,7 @@ class NamedPut:
     modes: tuple[Mode, ...]
 
     async def whole(self, data: memoryview) -> NameStored:
-        """See ``holdfast.client.put.PutSteps``."""
+        """See ``holdfast.client.puts.put.PutSteps``."""
         digest = digest_of(data)
 
         async def ask(mode: Mode) -> NameStored:
@@ -95,13 +95,13 @@ class NamedPut:
         return stored
 
     async def open(self, upload: Upload, size: int | None) -> Uploaded | None:
-        """See ``holdfast.client.put.PutSteps``."""
+        """See ``holdfast.client.puts.put.PutSteps``."""
         return await self._first(
             lambda mode: upload.open(structs.replace(self.write, mode=mode, size=size))
         )
 
     def result(self, uploaded: Uploaded) -> NameStored:
-        """See ``holdfast.client.put.PutSteps``."""
+        """See ``holdfast.client.puts.put.PutSteps``."""
         if uploaded.version is None:  # an old worker has taken the upload over
             raise UnavailableError(UPGRADE)
         return NameStored(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from holdfast.domain.blob_names import check_blob_name
 from holdfast.errors import NotFoundError
-from holdfast.gateway.console.asked import (
+from holdfast.gateway.console.base.asked import (
     CURSOR,
     NAME,
     PREFIX,
@@ -17,8 +17,8 @@ from holdfast.gateway.console.asked import (
     text_of,
     time_typed,
 )
-from holdfast.gateway.console.family import PageFamily
-from holdfast.gateway.console.texts import shown, size_text
+from holdfast.gateway.console.base.family import PageFamily
+from holdfast.gateway.console.base.texts import shown, size_text
 from holdfast.gateway.http_route import HttpRoute, Parameter
 from holdfast.gateway.parameters import media_type_of
 from holdfast.gateway.paths import name_url
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
     from holdfast.client import Client
-    from holdfast.gateway.console.pages import Pages
+    from holdfast.gateway.console.base.pages import Pages
     from holdfast.gateway.content.bodies import Bodies
     from holdfast.gateway.routes.store import StoreRoutes
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from holdfast.errors import ConflictError, NotFoundError
-from holdfast.gateway.console.asked import (
+from holdfast.gateway.console.base.asked import (
     APP,
     CURSOR,
     PATH,
@@ -15,9 +15,9 @@ from holdfast.gateway.console.asked import (
     needed,
     text_of,
 )
-from holdfast.gateway.console.family import PageFamily
-from holdfast.gateway.console.texts import size_text, time_text
-from holdfast.gateway.console.tree import VIEWED_BYTES, is_text, level_of
+from holdfast.gateway.console.base.family import PageFamily
+from holdfast.gateway.console.base.texts import size_text, time_text
+from holdfast.gateway.console.base.tree import VIEWED_BYTES, is_text, level_of
 from holdfast.gateway.http_route import HttpRoute, Parameter
 from holdfast.protocol.entries import wire_path
 from holdfast.protocol.files import (
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from holdfast.client import Client
     from holdfast.form.terms import SnapshotState
-    from holdfast.gateway.console.pages import Pages
+    from holdfast.gateway.console.base.pages import Pages
     from holdfast.gateway.content.bodies import Bodies
     from holdfast.gateway.routes.snapshots import SnapshotRoutes
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from starlette.responses import Response
 
-from holdfast.gateway.console.pages import GUARDS, Pages
-from holdfast.gateway.console.session import FORM_HEADER, SentForm, check_form, form_of
+from holdfast.gateway.console.base.pages import GUARDS, Pages
+from holdfast.gateway.console.base.session import FORM_HEADER, SentForm, check_form, form_of
 
 if TYPE_CHECKING:
     from starlette.requests import Request

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 from holdfast.client.long_requests import ask_long
-from holdfast.gateway.console.family import PageFamily
+from holdfast.gateway.console.base.family import PageFamily
 from holdfast.protocol.care import DIAGNOSE, GetDoctor
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from holdfast.errors import ConflictError
 from holdfast.repository.ledger.ledger import Held, Ledger, RecordKind
 
 if TYPE_CHECKING:
-    from holdfast.repository.snapshots.zones import TimeZones
+    from holdfast.repository.snapshots.retention.zones import TimeZones
 
 _DEFAULT: Final = "="
 """The name of the default: no app's token is so."""

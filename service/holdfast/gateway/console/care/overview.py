@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Final
 from holdfast.client.long_requests import ask_long
 from holdfast.client.pages import rows
 from holdfast.errors import HoldfastError, NotFoundError
-from holdfast.gateway.console.asked import PREFIX, text_of
-from holdfast.gateway.console.family import PageFamily
-from holdfast.gateway.console.growth import MAX_SNAPSHOTS, GrowthPlot, growth_of
+from holdfast.gateway.console.base.asked import PREFIX, text_of
+from holdfast.gateway.console.base.family import PageFamily
+from holdfast.gateway.console.care.growth import MAX_SNAPSHOTS, GrowthPlot, growth_of
 from holdfast.gateway.http_route import HttpAnswer, HttpRoute
 from holdfast.protocol.care import GET_USAGE, GetUsage, UsageReply
 from holdfast.protocol.snapshots import LIST_SNAPSHOTS, ListSnapshots
