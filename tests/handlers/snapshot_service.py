@@ -110,6 +110,8 @@ class PackSpace(MemoryBlobStore):
     full = False
     gate: Gate | None = None
     gets = 0
+    puts = 0
+    looks = 0
 
     def __init__(self, clock: Callable[[], datetime]) -> None:
         super().__init__()
@@ -134,6 +136,15 @@ class PackSpace(MemoryBlobStore):
             self.seen[digest] = self.clock()
         return True
 
+    async def missing(
+        self, digests: Sequence[Digest], *, partial: bool = False, counted: bool = False
+    ) -> list[Digest]:
+        """See `BlobStore.missing`."""
+        self.looks += 1
+        missing = await super().missing(digests, partial=partial, counted=counted)
+        lost = self.lost if counted else ()
+        return [one for one in dict.fromkeys(digests) if one in missing or one in lost]
+
     async def get(self, info: BlobInfo) -> bytes:
         """See `BlobStore.get`."""
         self.gets += 1
@@ -151,6 +162,7 @@ class PackSpace(MemoryBlobStore):
 
     async def put(self, digest: Digest, data: Buffer, attributes: Attributes) -> Stored:
         """See `BlobStore.put`."""
+        self.puts += 1
         if self.full:
             raise QuotaExceededError("the store is full")
         if digest in self.lost:
