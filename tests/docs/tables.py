@@ -211,7 +211,7 @@ def headings(text: str) -> list[tuple[int, str]]:
 
 
 def anchor_of(title: str) -> str:
-    """What a link to the heading ``title`` has after its ``#``."""
+    """The part after ``#`` of a link to the heading ``title``."""
     return re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
 
 

@@ -138,7 +138,7 @@ def with_doubles(value: Any) -> Any:
 
 
 def with_bytes(value: Any) -> Any:
-    """What is base64 in JSON, as the bytes that it is in msgpack."""
+    """The value with its base64 of JSON as the bytes that it is in msgpack."""
     if isinstance(value, list):
         return [with_bytes(item) for item in value]
     if not isinstance(value, dict):
