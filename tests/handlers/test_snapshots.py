@@ -293,7 +293,8 @@ async def test_what_does_not_end_before_the_deadline_of_a_drain_is_a_failure(sit
     await announced.wait()
 
     draining = asyncio.create_task(site.service.jobs.drain(0))
-    await asyncio.sleep(0)
+    [job] = site.service.jobs._jobs.values()
+    await job.wait_stopped()
     announced.go_on()
     await draining
 

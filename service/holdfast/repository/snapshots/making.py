@@ -125,7 +125,10 @@ class SnapshotLedger:
         check_labels(labels)
         keys = await self._listing.of_app(app)
         fresh = SnapshotKey(app, self._next_id(keys))
-        text, repeated = await self.ops.claim(op_id, str(fresh))
+        (text, repeated), parent = await asyncio.gather(
+            self.ops.claim(op_id, str(fresh)),
+            self._choose_parent([] if alone else keys, made_by_worker=bool(owner.node)),
+        )
         key = _key_of_op(text, app)
         if op_id is not None and repeated:
             try:
@@ -135,9 +138,6 @@ class SnapshotLedger:
                     msg = f"the snapshot {key} of this request was removed"
                     raise ConflictError(msg) from error
                 # else its maker did not get so far
-        parent = None
-        if not alone:
-            parent = await self._choose_parent(keys, made_by_worker=bool(owner.node))
         record = StoredSnapshot(
             app=app,
             id=key.id,
@@ -192,7 +192,7 @@ class SnapshotLedger:
         """Whether ``record`` is readable and its root stored."""
         if record.state != "ok" or record.digest is None:
             return False
-        return not await self._packs.missing([Digest(record.digest)], limit=1)
+        return await self._packs.has(Digest(record.digest))
 
     def finished(self, record: StoredSnapshot, digest: Digest, totals: Totals) -> StoredSnapshot:
         """``record`` as it is when all is well."""

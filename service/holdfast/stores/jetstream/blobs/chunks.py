@@ -5,12 +5,14 @@ Why: docs/decisions.md, "Removing chunks by purge".
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import math
 from bisect import bisect_right, insort
 from collections import OrderedDict
 from contextlib import suppress
 from functools import partial
+from itertools import batched
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from holdfast.domain.collection import ClaimState, Standing, standing
@@ -28,7 +30,7 @@ from holdfast.stores.jetstream.blobs.meta import chunk_subject, claim_subject, c
 from holdfast.transport.jetstream_messages import MSG_ID, RefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Buffer
+    from collections.abc import AsyncGenerator, AsyncIterator, Buffer, Iterable, Mapping
 
     from holdfast.stores.jetstream.blobs.claims import ObjectClaims
     from holdfast.stores.jetstream.blobs.object_records import ObjectRecords
@@ -41,6 +43,11 @@ _MOVED: Final = 64
 
 _PLACES: Final = 256
 _LOOKS: Final = 8
+_COUNTED_AT_ONCE: Final = 64
+_SUBJECTS_FOR_EACH: Final = 32
+"""A bucket has so many for each copy that is asked for, or its chunks are not all listed: half of
+them are chunks, of 40 bytes each in the answer."""
+
 _MAX_PART_DIGITS: Final = 12
 
 
@@ -228,6 +235,26 @@ class ObjectChunks:
             else:
                 again = True
         raise UnavailableError("others kept claiming the bytes of a blob")
+
+    async def lacking(self, expected: Mapping[str, int]) -> set[str]:
+        """The nuids that have not as many chunks as ``expected``, as a believed leader counts them.
+
+        It tells of all of the bucket in one answer, where these are not many times those expected.
+        """
+        counts: Mapping[str, int]
+        state = await self._js.state(self._stream)
+        if state.num_subjects <= _SUBJECTS_FOR_EACH * len(expected):
+            told = await self._js.counts(self._stream, f"$O.{self._bucket}.C.*")
+            counts = {nuid: told.get(chunk_subject(self._bucket, nuid), 0) for nuid in expected}
+        else:
+            counts = await self._count_each(expected)
+        return {nuid for nuid in expected if counts[nuid] != expected[nuid]}
+
+    async def _count_each(self, nuids: Iterable[str]) -> Mapping[str, int]:
+        counts: dict[str, int] = {}
+        for some in batched(nuids, _COUNTED_AT_ONCE):
+            counts |= zip(some, await asyncio.gather(*map(self.count, some)), strict=True)
+        return counts
 
     async def count(self, nuid: str) -> int:
         """The number of chunks under ``nuid``, by a believed leader. Raises UnavailableError."""

@@ -59,6 +59,7 @@ if TYPE_CHECKING:
 
     from holdfast.domain.kept import Ranges
     from holdfast.sources import Sources
+    from holdfast.stores.jetstream.blobs.meta import ObjectMeta
     from holdfast.stores.jetstream.conflicts import Conflicts
     from holdfast.stores.ports import BlobChanges, Keeping, Spending, Survey, SurveyedBlob
     from holdfast.transport.jetstream import JetStream
@@ -261,20 +262,28 @@ class ObjectBlobStore:
         self._places.remember_record(info, entry.sequence, known_at=known_at)
         return info
 
-    async def missing(self, digests: Sequence[Digest], *, partial: bool = False) -> list[Digest]:
-        """See BlobStore."""
+    async def missing(
+        self, digests: Sequence[Digest], *, partial: bool = False, counted: bool = False
+    ) -> list[Digest]:
+        """See BlobStore. A replica tells of records, the leader how many chunks there are."""
         wanted = {meta_subject(self.bucket, digest): digest for digest in digests}
         messages = await self._js.direct_lasts(self.stream, list(wanted))
+        found: dict[Digest, ObjectMeta] = {}
         for number, message in enumerate(messages, 1):
             if number % _RECORDS_AT_ONCE == 0:
                 await asyncio.sleep(0)
-            subject = message.headers.get(SUBJECT, "")
-            if subject in wanted and _is_blob(message, wanted[subject], partial=partial):
-                del wanted[subject]
-        if len(wanted) < len(set(digests)):
+            digest = wanted.get(message.headers.get(SUBJECT, ""))
+            meta = None if digest is None else _blob_of(message, digest)
+            if digest is not None and meta is not None and (partial or meta.kept is None):
+                found[digest] = meta
+        lacking = set[str]()
+        if found and counted:
+            expected = {meta.nuid: meta.chunks for meta in found.values()}
+            lacking = await self._chunks.lacking(expected)
+        if found:
             # A replica's blob may be gone by now, but not for long: it can reach the others.
             await self._js.check_leader(self.stream)
-        return list(wanted.values())
+        return [one for one in wanted.values() if one not in found or found[one].nuid in lacking]
 
     async def delete(
         self, digest: Digest, *, op_id: str | None = None, kept: Keeping | None = None
@@ -434,9 +443,9 @@ class ObjectBlobStore:
         await self._listing.aclose()
 
 
-def _is_blob(message: StoredMessage, digest: Digest, *, partial: bool) -> bool:
-    """Whether ``message`` is the record of a blob. A caller may put the missing ones."""
+def _blob_of(message: StoredMessage, digest: Digest) -> ObjectMeta | None:
+    """The record of a blob in ``message``; None: there is none, and a caller may put it."""
     meta = entry_of(message, digest).meta
     if meta is None or not meta.is_ours or meta.deleted or meta.is_damaged or meta.is_hidden:
-        return False
-    return partial or meta.kept is None
+        return None
+    return meta
