@@ -19,7 +19,7 @@ from holdfast.domain.blob_names import MAX_BLOB_NAME_BYTES, MAX_LABELS_BYTES
 from holdfast.errors import ERRORS
 from holdfast.gateway.settings import GatewaySettings, setting_variable
 from holdfast.protocol.operation import AnyOperation, Body
-from holdfast.protocol.schemas import sides
+from holdfast.protocol.schema.documents import sides
 from holdfast.protocol.table import OPERATIONS
 from holdfast.runtime.config import SETTINGS, Config, flag_of, variable_of
 from holdfast.transport.options import NatsOptions

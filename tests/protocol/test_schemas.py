@@ -25,7 +25,7 @@ from holdfast.protocol.codec import (
     encode_headers,
 )
 from holdfast.protocol.operation import Body
-from holdfast.protocol.schemas import component_schemas, schema_documents, schema_text
+from holdfast.protocol.schema.documents import component_schemas, schema_documents, schema_text
 from holdfast.protocol.table import OPERATIONS
 from holdfast.protocol.watch import WatchEvent
 
