@@ -80,7 +80,7 @@ def test_a_put_that_failed_does_not_wait_for_a_silent_standard_input(
 
     put.terminate()
 
-    assert put.wait(30) == exit_codes.INTERRUPTED
+    assert put.wait(60) == exit_codes.INTERRUPTED
     assert "Fatal" not in put.stderr.read()
     put.stderr.close()
     os.close(writing)

@@ -76,7 +76,7 @@ async def test_whoever_stops_does_not_wait_for_a_file_object_that_gives_nothing(
     source = Stalled(reading)
     try:
         incoming: Any = blocks(source)
-        async with asyncio.timeout(5), aclosing(incoming):
+        async with asyncio.timeout(30), aclosing(incoming):
             assert await anext(incoming) == b"x"
             await source.is_read.wait()
     finally:

@@ -49,7 +49,7 @@ CALLS = [
 
 
 def names(of: type[Any]) -> set[str]:
-    """What a caller may call."""
+    """The public methods."""
     private = {name for name in vars(of) if name.startswith("_") and name not in RENAMED}
     return {RENAMED.get(name, name) for name in set(vars(of)) - private}
 
