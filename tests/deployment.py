@@ -62,7 +62,7 @@ class Deployment:
 
     @property
     def config(self) -> Config:
-        """What the processes are told."""
+        """The configuration of the processes."""
         nats = NatsOptions(servers=tuple(self.servers))
         return Config(nats=nats, prefix=self.prefix, store=self.store)
 
@@ -190,7 +190,7 @@ class Asker:
         """One request to a full subject."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        return await self.client.request(subject, data, timeout=10, headers=named or None)
+        return await self.client.request(subject, data, timeout=30, headers=named or None)
 
     async def json(
         self, operation: str, body: bytes | dict[str, Any] = b"", **headers: str
@@ -224,7 +224,7 @@ class Asker:
             if cursor is None:
                 return total
 
-    async def wait_no_orphans(self, seconds: float = 15) -> None:
+    async def wait_no_orphans(self, seconds: float = 60) -> None:
         """Until the bucket holds the chunks that its blobs need and no other."""
         deadline = asyncio.get_running_loop().time() + seconds
         while (found := await self.chunks_in_bucket()) != (needed := await self.chunks_of_blobs()):

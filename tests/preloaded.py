@@ -19,12 +19,12 @@ import os
 import signal
 import socket
 import sys
-from importlib import import_module
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final
 
 import coverage
 
+import holdfast.cli.serving.worker  # noqa: F401 - what is forked finds it loaded
 from holdfast.cli import main
 
 if TYPE_CHECKING:
@@ -88,8 +88,6 @@ def awaited(waiting: object) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    for loaded in ("bootstrap.worker", "cli.worker"):
-        import_module(f"holdfast.{loaded}")
     gc.collect()
     gc.freeze()
     with socket.socket(fileno=int(sys.argv[1])) as given:

@@ -43,7 +43,7 @@ def gateway(*arguments: str, listen: str = "127.0.0.1:0") -> Iterator[str]:
             yield url_of(process)
         finally:
             process.send_signal(signal.SIGTERM)
-            assert process.wait(40) == exit_codes.OK
+            assert process.wait(60) == exit_codes.OK
 
 
 def started(*arguments: str, listen: str = "127.0.0.1:0", **settings: str) -> subprocess.Popen[str]:
@@ -161,7 +161,7 @@ def has_bytes(directory: Path, data: bytes) -> bool:
 
 
 def states(url: str) -> list[str]:
-    """What the names are, in the list of them."""
+    """The states of the names in the list."""
     return [row["state"] for row in httpx.get(f"{url}/store").json()["names"]]
 
 

@@ -283,7 +283,7 @@ def test_an_interrupted_archive_of_a_silent_standard_input_ends(
 
     ran.terminate()
 
-    assert ran.wait(30) == exit_codes.INTERRUPTED
+    assert ran.wait(60) == exit_codes.INTERRUPTED
     assert "Fatal" not in ran.stderr.read()
     ran.stderr.close()
     os.close(writing)

@@ -1,4 +1,4 @@
-"""What every blob store promises: one class of tests that each of them runs.
+"""The promises of every blob store: one class of tests that each of them runs.
 
 A subclass gives the fixtures ``store`` (fresh and empty) and ``unreachable_store``, and the two
 hooks by which a test looks behind the store's back. Passing this is what makes the memory store a

@@ -1,4 +1,4 @@
-"""What a worker does under other settings: stores, a small server, metrics, limits, draining."""
+"""A worker under other settings: stores, a small server, metrics, limits, draining."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_metrics_are_served_where_a_port_is_given(nats_url: str) -> None:
         check_round_trip(deployment)
 
         url = f"http://127.0.0.1:{port}/metrics"
-        with urllib.request.urlopen(url, timeout=5) as answer:
+        with urllib.request.urlopen(url, timeout=30) as answer:
             text = answer.read().decode()
 
     assert 'operation="put"' in text

@@ -62,7 +62,7 @@ class Gate:
         self._open.set()
 
     async def pass_through(self) -> None:
-        """What the change does."""
+        """Say that the change is here, and wait until it may go on."""
         self._reached.set()
         await self._open.wait()
 
@@ -175,7 +175,7 @@ class PackSpace(MemoryBlobStore):
 
 
 class Shared:
-    """What the workers of one deployment share."""
+    """The stores that the workers of one deployment share."""
 
     def __init__(self) -> None:
         self.time = Time()
@@ -213,7 +213,7 @@ class Shared:
         return gate
 
     async def stored_packs(self) -> list[Digest]:
-        """What the space of packs holds."""
+        """The digests in the space of packs."""
         listing = await self.packs.list_blobs(prefix="", cursor=None, limit=100_000)
         return [entry.digest for entry in listing.entries if isinstance(entry, BlobInfo)]
 

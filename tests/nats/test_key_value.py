@@ -85,7 +85,7 @@ class TestKeyValueRecordStore(RecordStoreContract):
     @pytest.fixture
     def clean_up(self, store: KeyValueRecordStore) -> Callable[[], Awaitable[None]]:
         async def clean_up() -> None:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 while await fading_keys(store):  # noqa: ASYNC110  (no event tells)
                     await asyncio.sleep(0.1)
 

@@ -311,7 +311,7 @@ async def test_what_is_not_a_regular_file_is_corrupt_and_never_opened(
     path.replace(outside)  # a whole and valid file, but not in its place
     plant(path, outside)
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         with pytest.raises(CorruptError):
             await store.get(info)
 
