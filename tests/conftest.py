@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import pytest
 from hypothesis import settings
 from tests.examples import QUICK
+from tests.ports import free_ports
 
 from holdfast.runtime.embedded import SERVER_VARIABLE, EmbeddedServer
 
@@ -86,7 +87,7 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServ
     ) -> EmbeddedServer:
         server = EmbeddedServer.start(
             directory or tmp_path_factory.mktemp("own-nats-server"),
-            port=port,
+            port=port or free_ports(1)[0],
             sync_interval=sync_interval,
             extra_configuration=extra_configuration,
         )
