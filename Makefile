@@ -47,7 +47,7 @@ UV_COMPILE := uv pip compile --quiet --universal --python-version 3.12 --generat
   --no-emit-index-url --no-header --no-annotate
 
 .PHONY: help setup run test test-long test-nats e2e check fmt lint types schemas schemas-check bench \
-  bench-snapshot kill-snapshots kill-collector faults faults-majority owners names states subsets \
+  bench-snapshot kill-snapshots kill-collector stops faults faults-majority owners names states subsets \
   http-fuzz compiled lock clean
 
 help:
@@ -57,7 +57,7 @@ help:
 	@echo 'make e2e            docker compose up, tried for real; needs a Docker engine with Compose'
 	@echo 'make faults         three servers, three workers, FAULTS=20 faults drawn by SEED=1'
 	@echo 'also: setup test-nats test-long fmt lint types schemas bench bench-snapshot kill-snapshots'
-	@echo '      kill-collector faults-majority owners names states subsets http-fuzz lock clean'
+	@echo '      kill-collector stops faults-majority owners names states subsets http-fuzz lock clean'
 
 setup: $(INSTALLED)
 
@@ -160,6 +160,11 @@ kill-snapshots: setup
 kill-collector: setup
 	LASTS=$(LASTS) SEED=$(SEED) $(BIN)/pytest -s -o faulthandler_timeout=0 \
 	  tests/e2e_snapshots/test_kill_collector.py $(ARGS)
+
+# Workers told to stop in STOPS rounds at moments drawn by SEED, on one server and on three.
+stops: setup
+	STOPS=$${STOPS:-50} SEED=$(SEED) $(BIN)/pytest -s -o faulthandler_timeout=0 \
+	  tests/e2e_snapshots/test_stops.py $(ARGS)
 
 # Three servers and three workers under load, with FAULTS faults drawn by SEED.
 faults: setup

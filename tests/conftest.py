@@ -1,4 +1,4 @@
-"""What every test may ask for: a real nats-server, shared or its own."""
+"""Fixtures of every test: a real nats-server, shared or its own."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ class Deployment:
 
     @property
     def config(self) -> Config:
-        """What the processes are told."""
+        """The configuration of the processes."""
         nats = NatsOptions(servers=tuple(self.servers))
         return Config(nats=nats, prefix=self.prefix, store=self.store)
 

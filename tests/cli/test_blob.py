@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -300,3 +301,20 @@ def test_a_reader_that_goes_away_is_not_an_error_message(
         errors = process.stderr.read()
 
     assert (process.returncode, errors) == (exit_codes.BROKEN_PIPE, b"")
+
+
+def test_a_reader_that_reads_nothing_does_not_keep_it_from_being_interrupted(
+    holdfast: Holdfast, worker_connection: tuple[str, ...], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_bytes(LARGE)
+    holdfast("blob", "put", str(tmp_path / "file"))
+    reading, writing = os.pipe()
+    command = [sys.executable, "-m", "holdfast", "blob", "get", digest_of(LARGE)]
+
+    with subprocess.Popen([*command, *worker_connection], stdout=writing) as process:
+        wait_until(lambda: unread_bytes(reading) == 65_536)
+        process.send_signal(signal.SIGINT)
+
+        assert process.wait(60) == exit_codes.INTERRUPTED
+    os.close(writing)
+    os.close(reading)

@@ -161,7 +161,7 @@ def has_bytes(directory: Path, data: bytes) -> bool:
 
 
 def states(url: str) -> list[str]:
-    """What the names are, in the list of them."""
+    """The states of the names in the list."""
     return [row["state"] for row in httpx.get(f"{url}/store").json()["names"]]
 
 

@@ -105,7 +105,7 @@ ARGUMENTS: dict[str, list[str]] = {
     "bench snapshot": ["--nonsense"],
     "bench state": ["--nonsense"],
 }
-"""What each command is called with: enough to get as far as it can without doing harm."""
+"""The arguments of each command: enough to get as far as it can without doing harm."""
 
 UNCONNECTED = {
     *("up", "state hash", "bench blob", "bench snapshot", "bench state"),
@@ -158,7 +158,7 @@ COMMON = "blob stat"
 
 
 SHORT = {"blob put", "snapshot ls"}
-"""What is tried each time; the others, which are many, at length."""
+"""The cases that are tried each time; the others, which are many, at length."""
 
 
 def length_of(name: str) -> tuple[pytest.MarkDecorator, ...]:

@@ -1,4 +1,4 @@
-"""What the older systems left on disk comes in, once, and only if it is what it says it is."""
+"""Stores of older systems come in from disk, once, and only if they are what they say."""
 
 from __future__ import annotations
 

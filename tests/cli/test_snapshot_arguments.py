@@ -1,4 +1,4 @@
-"""What may be written on the command line for snapshots, and what not."""
+"""Arguments of commands on snapshots: those that are taken, and those that are refused."""
 
 from __future__ import annotations
 

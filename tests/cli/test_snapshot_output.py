@@ -1,4 +1,4 @@
-"""What snapshots look like on a terminal, hostile names included."""
+"""Snapshots on a terminal, hostile names included."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a command loads before it does its work: what it needs, for all of it takes time."""
+"""A command loads only the modules that it needs, for each takes time."""
 
 from __future__ import annotations
 

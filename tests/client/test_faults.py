@@ -1,4 +1,4 @@
-"""What the client does not notice: a worker that dies or stops in mid-upload, lost messages."""
+"""Faults that a client does not notice: a worker that dies in mid-upload, lost messages."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def ask(pool: Pool, client: Client) -> Asker:
 
 
 async def views(cluster: Cluster, pool: Pool) -> dict[str, dict[str, View]]:
-    """What the servers hold, once their replicas agree."""
+    """The servers' content, once their replicas agree."""
     async with asyncio.timeout(30):
         while True:
             found = await cluster.views()

@@ -296,7 +296,7 @@ async def test_what_was_deleted_stays_so_when_the_server_is_killed_after_two_syn
 
 
 class Deleted(NamedTuple):
-    """What is deleted before a server is killed."""
+    """The things that are deleted before a server is killed."""
 
     names: list[str]
     digests: list[str]

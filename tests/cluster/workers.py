@@ -96,7 +96,7 @@ class Pool(Deployment):
         assert set(statuses) <= {0}, dict(zip(nodes, statuses, strict=True))
 
     async def _provision(self) -> None:
-        """What ``holdfast admin init --wait`` does."""
+        """Do as ``holdfast admin init --wait``."""
         await init_store(self.config, wait_seconds=_PROVISION_SECONDS)
 
 

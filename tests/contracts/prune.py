@@ -55,7 +55,7 @@ AFTER = pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 
 
 class PruneContract:
-    """What holds of runs on every store. ``archives`` gives an app's archive, which is empty.
+    """The laws of runs on every store. ``archives`` gives an app's archive, which is empty.
 
     Runs are paused at one in ``every`` calls to the store.
     """

@@ -14,8 +14,8 @@ from holdfast.gateway.app import all_routes
 from holdfast.gateway.meters import Meters
 from holdfast.gateway.openapi import openapi_document
 from holdfast.gateway.settings import GatewaySettings
-from holdfast.protocol.asyncapi import asyncapi_document
-from holdfast.protocol.schemas import schema_documents, schema_text
+from holdfast.protocol.schema.asyncapi import asyncapi_document
+from holdfast.protocol.schema.documents import schema_documents, schema_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

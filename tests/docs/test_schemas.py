@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tests.docs.schemas import find_drift, generated_files, main
 
-from holdfast.protocol.asyncapi import asyncapi_document
+from holdfast.protocol.schema.asyncapi import asyncapi_document
 
 SCHEMAS = Path(__file__).parent.parent.parent / "schemas"
 

@@ -1,4 +1,4 @@
-"""What a worker does under other settings: stores, a small server, metrics, limits, draining."""
+"""A worker under other settings: stores, a small server, metrics, limits, draining."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What lies in the streams of a deployment, message by message, as their leaders have it."""
+"""The content of a deployment's streams, message by message, as their leaders have it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known after each JetStream call: applied, surely not applied, or unknown."""
+"""The outcome of each JetStream call: applied, surely not applied, or unknown."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ class TestALeaderThatIsBehind:
 
 
 class Leader:
-    """What answers for the stream ``S`` of the domain ``fake``, whose last sequence is ``last``."""
+    """An answerer for the stream ``S`` of the domain ``fake``, whose last sequence is ``last``."""
 
     def __init__(self, connection: Connection, clock: Clock) -> None:
         self.last = 0

@@ -68,7 +68,7 @@ async def store(connection: Connection, fresh_name: str) -> StreamJournalStore:
 
 @pytest.fixture
 def js(store: StreamJournalStore) -> FlakyJetStream:
-    """What ``store`` is on."""
+    """The JetStream that ``store`` is on."""
     assert isinstance(store._js, FlakyJetStream)
     return store._js
 

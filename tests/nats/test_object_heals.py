@@ -57,7 +57,7 @@ def is_record(subject: str, headers: Mapping[str, str]) -> bool:
 
 
 async def lone_read(bucket: Bucket, digest: Digest) -> bytes | None:
-    """What anybody gets who asks for the blob; None where there is none. Corrupt is a failure."""
+    """The blob as anybody reads it; None where there is none. Corrupt is a failure."""
     try:
         return await bucket.store.get(await bucket.store.stat(digest, sure=True))
     except NotFoundError:
@@ -193,7 +193,7 @@ class TestPausedWriters:
 
 
 async def outcome[T](task: asyncio.Task[T]) -> T | HoldfastError:
-    """What came of it; anything but a listed error is a failure of the test."""
+    """The outcome; anything but a listed error is a failure of the test."""
     try:
         return await task
     except HoldfastError as error:

@@ -27,7 +27,7 @@ DIGEST = digest_of(DATA)
 
 
 class Requests:
-    """What is asked of JetStream."""
+    """The requests to JetStream."""
 
     def __init__(self, bucket: Bucket) -> None:
         self.subjects: list[str] = []

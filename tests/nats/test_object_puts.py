@@ -87,7 +87,7 @@ def batches(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Batches:
 
 
 class Requests:
-    """What is asked of JetStream, without where."""
+    """The requests to JetStream, without their subjects."""
 
     def __init__(self, bucket: Bucket) -> None:
         self.verbs: list[str] = []

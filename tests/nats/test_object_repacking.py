@@ -63,7 +63,7 @@ async def paused_once_the_record_is_read[T](
     ask: Callable[[BlobStore], Awaitable[T]],
     do: Callable[[Bucket], Awaitable[None]],
 ) -> T:
-    """What ``ask`` gives, where somebody does something between the record and the chunks of it."""
+    """The result of ``ask``, with a deed of somebody between its record and its chunks."""
     former = Paused(bucket)
     former.stop_before(0, about=".*.")  # as its chunks are counted
     asking = asyncio.ensure_future(ask(former.bucket.store))

@@ -1,4 +1,4 @@
-"""What is particular to blobs in a JetStream Object Store: its form, other users, lost answers."""
+"""Blobs in a JetStream Object Store beyond the contract: form, other users, lost answers."""
 
 from __future__ import annotations
 
@@ -376,7 +376,7 @@ class TestHostileRecords:
 
 
 async def outcome[T](attempt: Awaitable[T]) -> T | HoldfastError:
-    """What came of it; anything but a listed error is a failure of the test."""
+    """The outcome; anything but a listed error is a failure of the test."""
     try:
         return await attempt
     except HoldfastError as error:

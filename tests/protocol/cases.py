@@ -7,7 +7,7 @@ from typing import Any, Final
 import pytest
 
 from holdfast.protocol.operation import Body
-from holdfast.protocol.schemas import sides
+from holdfast.protocol.schema.documents import sides
 from holdfast.protocol.table import OPERATIONS
 
 EACH_MESSAGE: Final = 25

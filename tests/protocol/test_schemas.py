@@ -32,7 +32,7 @@ from holdfast.protocol.codec import (
     encode_headers,
 )
 from holdfast.protocol.operation import Body
-from holdfast.protocol.schemas import component_schemas, schema_documents, schema_text
+from holdfast.protocol.schema.documents import component_schemas, schema_documents, schema_text
 from holdfast.protocol.table import OPERATIONS
 from holdfast.protocol.watch import WatchEvent
 
@@ -147,7 +147,7 @@ def with_doubles(value: Any) -> Any:
 
 
 def with_bytes(value: Any) -> Any:
-    """What is base64 in JSON, as the bytes that it is in msgpack."""
+    """The value with its base64 of JSON as the bytes that it is in msgpack."""
     if isinstance(value, list):
         return [with_bytes(item) for item in value]
     if not isinstance(value, dict):

@@ -67,7 +67,7 @@ def run(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
 
 
 def refusal(url: str, **settings: str) -> Refusal:
-    """What a worker says that does not start; it says so once."""
+    """The words of a worker that does not start; it says them once."""
     ended = run("worker", "--server", url, "--log-format", "json", **settings)
     events = [json.loads(line) for line in ended.stderr.splitlines()]
     refused = [event for event in events if event["event"] == "worker_not_started"]
@@ -85,7 +85,7 @@ async def refusal_here(url: str, **settings: str) -> Refusal:
 
 
 def config_of(url: str, **settings: str) -> Config:
-    """What the settings of a process come to."""
+    """The configuration of a process."""
     environ = {f"HOLDFAST_{name.upper()}": value for name, value in settings.items()}
     return load_config(environ=environ | {"NATS_URL": url}).config
 

@@ -1,4 +1,4 @@
-"""What a worker refuses to start on, in a sentence that says what to change."""
+"""A worker refuses to start where something does not fit, and says what to change."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from tests.tracing.kept import Kept
 
 from holdfast.bootstrap.sources import SOURCES
 from holdfast.domain.op_id import split_op_id
-from holdfast.errors import NotFoundError
+from holdfast.errors import NotFoundError, UnavailableError
 from holdfast.handlers.endpoint import AnyEndpoint, BytesReply, Call, Endpoint, Forward
 from holdfast.protocol.blobs import (
     HAS_BLOBS,
@@ -341,6 +341,35 @@ async def test_stopping_drains_and_ends_well_and_chores_go_on_after_a_failure(
     rounds = len(done)
     await asyncio.sleep(0.05)
     assert len(done) == rounds, "chores end with the worker"
+    await connection.close()
+
+
+async def test_a_chore_that_makes_an_error_of_its_cancellation_ends_with_the_worker(
+    nats_url: str,
+) -> None:
+    connection = await connect(NatsOptions(servers=(nats_url,)))
+    stop, begun = asyncio.Event(), asyncio.Event()
+
+    async def chore() -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError as error:
+            raise UnavailableError("the store was closed") from error
+
+    serving = asyncio.create_task(
+        serve_until_stopped(
+            make_worker(connection, Gate(), f"w{secrets.token_hex(4)}"),
+            [Chore("chore", 0.01, chore)],
+            stop=stop,
+            lost=asyncio.Event(),
+            drain_seconds=1,
+        )
+    )
+    await begun.wait()
+    stop.set()
+
+    assert await asyncio.wait_for(serving, 20) == 0
     await connection.close()
 
 

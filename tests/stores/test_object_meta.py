@@ -59,7 +59,7 @@ def encode(info: BlobInfo, op_id: str | None = None) -> bytes:
 
 
 def golden_records() -> dict[str, bytes]:
-    """What this version writes, by the name it has in the golden file."""
+    """The records that this version writes, by their names in the golden file."""
     info = make_info()
     return {
         "staged": encode(info),

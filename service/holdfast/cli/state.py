@@ -6,7 +6,6 @@ went wrong (``exit_codes``): 4 where another writer was first. ``-`` is standard
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import sys
 from contextlib import aclosing, suppress
@@ -178,6 +177,7 @@ async def save(
     flags: ClientFlags | None = None,
 ) -> None:
     """Save a state, and print its hash, the index and the number of the save."""
+    text = b"" if as_bytes else _read(file)
     async with await connect(flags) as connection:
         states = connection.states
         if as_bytes:
@@ -190,7 +190,6 @@ async def save(
                 force=force,
             )
         else:
-            text = await asyncio.to_thread(_read, file)
             saved = await states.save_json(
                 name,
                 text,

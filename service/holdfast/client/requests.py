@@ -13,6 +13,7 @@ import enum
 import os
 import time
 from contextlib import suppress
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from holdfast.client.bare import BareReads
@@ -60,6 +61,7 @@ _LEAST_ATTEMPT_SHARE: Final = 0.25
 """With less than both left, nobody is asked again for a change that was surely not made: the answer
 would come too late, and nobody would know."""
 
+_ATTEMPTS: Final = 64
 _MARGIN: Final = 0.25
 _MOST_MARGIN_SECONDS: Final = 0.5
 
@@ -350,6 +352,7 @@ def _told(failure: HoldfastError, *, maybe_applied: bool) -> HoldfastError:
     return OutcomeUnknownError(f"no worker said whether it was done: {failure.detail}")
 
 
+@lru_cache(maxsize=_ATTEMPTS)
 def worker_seconds(seconds: float) -> str:
     """The ``Timeout`` of a request whose answer is waited for ``seconds``."""
     return f"{seconds - min(seconds * _MARGIN, _MOST_MARGIN_SECONDS):.3f}"

@@ -68,7 +68,7 @@ class Front:
             _write(scope, passing, seconds)
 
     async def _limited(self, scope: Scope, passing: _Passing) -> None:
-        if WAIT_TAKEN in scope:  # who does not read waits here, and takes no turn
+        if WAIT_TAKEN in scope:  # a caller that does not read waits here, and takes no turn
             await scope[WAIT_TAKEN]()
         if scope["path"] in _FREE:
             await self._app(scope, passing.receive, passing.send)

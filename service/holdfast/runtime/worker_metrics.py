@@ -169,7 +169,7 @@ def state_metrics(totals: StateTotals) -> Iterator[Metric]:
 
 
 def _gauges(told: Told) -> Iterator[Metric]:
-    """What each is, and its value, by its name without ``holdfast_``."""
+    """The meaning and the value of each, by its name without ``holdfast_``."""
     for name, (text, value) in told.items():
         yield GaugeMetricFamily(f"holdfast_{name}", text, value=value)
 

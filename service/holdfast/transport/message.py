@@ -51,14 +51,14 @@ class Message:
 
 def parse_headers(block: bytes) -> dict[str, str]:
     """A NATS header block (ADR-4) as a mapping. Lines that are no header are skipped."""
-    lines = block.decode("utf-8", "replace").split("\r\n")
+    first, *lines = block.decode("utf-8", "replace").split("\r\n")
     headers: dict[str, str] = {}
-    status = lines[0][len(_VERSION) :].strip(_SPACE)
+    status = first[len(_VERSION) :].strip(_SPACE)
     if status:
         code, _, description = status.partition(" ")
         headers[names.STATUS] = code
         headers[names.DESCRIPTION] = description
-    for line in lines[1:]:
+    for line in lines:
         name, colon, value = line.partition(":")
         if colon:
             headers[name] = value.strip(_SPACE)

@@ -87,7 +87,7 @@ def is_current(state: BucketState) -> bool:
 
 
 async def read_everywhere(cluster: Cluster, stored: dict[Digest, bytes]) -> set[bytes | None]:
-    """What readers get at each server that is not what was put; None: nothing, or corrupt."""
+    """Reads at each server that differ from what was put; None: nothing, or corrupt."""
     wrong: set[bytes | None] = set()
     for name in cluster.names:
         async with opened(config_at(cluster, name)) as stores:
@@ -99,7 +99,7 @@ async def read_everywhere(cluster: Cluster, stored: dict[Digest, bytes]) -> set[
 
 
 async def read_when_ready(stores: Stores, digest: Digest) -> bytes | None:
-    """What a reader gets who is told that a server is not ready, and comes again."""
+    """The bytes for a reader who is told that a server is not ready, and comes again."""
     async with asyncio.timeout(SETTLE_SECONDS):
         while True:
             try:

@@ -66,7 +66,7 @@ def output_of(name: str) -> BinaryIO | Path:
     """
     if not name:
         raise InvalidError("the name of the file to write is empty")
-    return sys.stdout.buffer if name == STANDARD else Path(name)
+    return standard_output() if name == STANDARD else Path(name)
 
 
 def input_of(name: str) -> SupportsRead | Path:
@@ -99,6 +99,13 @@ def standard_input() -> SupportsRead:
     terminal would still hold it.
     """
     raw: SupportsRead = getattr(sys.stdin.buffer, "raw", sys.stdin.buffer)
+    return raw
+
+
+def standard_output() -> BinaryIO:
+    """Standard output, written without a buffer, for the same reason."""
+    sys.stdout.flush()
+    raw: BinaryIO = getattr(sys.stdout.buffer, "raw", sys.stdout.buffer)
     return raw
 
 

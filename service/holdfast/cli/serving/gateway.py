@@ -18,6 +18,7 @@ from holdfast import client
 from holdfast.bootstrap.admin import init_store
 from holdfast.cli.base import exit_codes
 from holdfast.cli.base.connection import connect
+from holdfast.cli.base.ending import ending_soon
 from holdfast.cli.base.output import print_line, say
 from holdfast.cli.base.settings import ClientFlags, setting
 from holdfast.cli.serving.local import environment_of, own_pool, wait_serving
@@ -105,7 +106,7 @@ def gateway(
 def _run(settings: GatewaySettings, connecting: Connecting, start: Start | None = None) -> int:
     with kept_spans("holdfast-gateway") as tracer:
         return asyncio.run(
-            _serve(settings, connecting(tracer=tracer), start),
+            ending_soon(_serve(settings, connecting(tracer=tracer), start)),
             loop_factory=uvloop.new_event_loop,
         )
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from functools import partial
 from typing import Final
 
 import uvloop
 
 from holdfast.bootstrap.worker import run_worker
+from holdfast.cli.base import exit_codes
+from holdfast.cli.base.ending import end_soon, ending_soon
 from holdfast.cli.base.exit_codes import exit_code_of
 from holdfast.cli.base.settings import WorkerFlags
 from holdfast.errors import HoldfastError
@@ -17,6 +20,9 @@ from holdfast.runtime.spans import kept_spans
 
 _ALLOCATIONS_PER_COLLECTION: Final = 20_000
 """Ten times Python's own: a request leaves hardly any cycles behind."""
+
+_STUCK_SECONDS: Final = 60.0
+"""After the drain: a worker that has not ended by then never will."""
 
 
 def worker(*, flags: WorkerFlags | None = None) -> int:
@@ -36,8 +42,16 @@ def worker(*, flags: WorkerFlags | None = None) -> int:
         gc.freeze()
         gc.set_threshold(_ALLOCATIONS_PER_COLLECTION)
         try:
+            running = run_worker(
+                config,
+                renew=lambda: given.load().config.nats,
+                tracer=tracer,
+                on_stop=partial(
+                    end_soon, exit_codes.FAILURE, seconds=config.drain_seconds + _STUCK_SECONDS
+                ),
+            )
             return asyncio.run(
-                run_worker(config, renew=lambda: given.load().config.nats, tracer=tracer),
+                ending_soon(running),
                 loop_factory=uvloop.new_event_loop,
             )
         except HoldfastError as error:  # it has been logged

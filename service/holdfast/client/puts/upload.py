@@ -391,6 +391,7 @@ def is_of_name(failure: HoldfastError) -> bool:
 
 
 def uploaded_of(state: Any) -> Uploaded | None:
+    """The blob that an upload in ``state`` has become; None where it has not."""
     if state.digest is None or state.size is None or state.created is None:
         return None
     return Uploaded(state.digest, state.size, state.created, state.name, state.version)

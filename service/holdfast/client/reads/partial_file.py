@@ -7,15 +7,17 @@ A link stays a link: the file it names is the one that is replaced.
 
 from __future__ import annotations
 
-import asyncio
 import io
 import os
 import secrets
 import stat
 import sys
 from contextlib import aclosing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Final, Protocol
+from typing import IO, TYPE_CHECKING, Final, Protocol
+
+from holdfast.client.from_thread import DaemonThread
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
@@ -38,7 +40,7 @@ class SupportsWrite(Protocol):
 
 
 @contextmanager
-def partial_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+def partial_file(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     """A file that takes the place of ``path`` on leaving, unless there was an exception.
 
     A former file stays until then. The new file has its mode, owner and access list, as far
@@ -85,31 +87,34 @@ def _is_written_through(target: Path) -> bool:
     return not stat.S_ISREG(mode) or _is_open_file(target)
 
 
-def _open_through(target: Path) -> BinaryIO:
-    """``target`` for writing: a file of our own that is open goes on where it stands."""
+def _open_through(target: Path) -> IO[bytes]:
+    """``target`` for writing: a file of our own that is open goes on where it stands.
+
+    Without a buffer, whose lock a thread would hold that writes to a pipe nobody reads.
+    """
     folder = os.path.realpath(target.parent)
     if folder in {f"/proc/{os.getpid()}/fd", "/dev/fd"} and target.name.isdecimal():
-        return os.fdopen(os.dup(int(target.name)), "wb")
-    return target.open("wb")
+        return os.fdopen(os.dup(int(target.name)), "wb", buffering=0)
+    return target.open("wb", buffering=0)
 
 
 @contextmanager
-def _replacing(target: Path) -> Iterator[BinaryIO]:
+def _replacing(target: Path) -> Iterator[IO[bytes]]:
     # In a directory of its own, which nobody else may enter and whose name nobody can foresee: so
     # the file can have the mode and access list of any new one here before it is whole.
     name = f".{target.name[:50]}.{secrets.token_hex(8)}{_ENDING}"
     folder = target.with_name(name)
     folder.mkdir(mode=0o700)
-    partial = folder / "file"
+    unfinished = folder / "file"
     try:
-        with partial.open("xb") as file:
+        with unfinished.open("xb") as file:
             yield file
             file.flush()
             _keep_rights(target, file.fileno())
-        partial.replace(target)
+        unfinished.replace(target)
     except BaseException:
         with suppress(OSError):
-            partial.unlink()
+            unfinished.unlink()
         raise
     finally:
         with suppress(OSError):
@@ -181,8 +186,12 @@ async def write_to(
     size = 0
     async with aclosing(incoming):
         with opened_target(target) as file:
-            async for piece in incoming:
-                # In a thread, so that the next window comes in meanwhile.
-                await asyncio.to_thread(write_whole, file, piece)
-                size += len(piece)
+            # In a thread, so that the next window comes in meanwhile.
+            thread = DaemonThread("holdfast-write")
+            try:
+                async for piece in incoming:
+                    await thread.do(partial(write_whole, file, piece))
+                    size += len(piece)
+            finally:
+                thread.end()
     return size

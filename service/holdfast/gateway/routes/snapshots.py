@@ -180,7 +180,9 @@ class SnapshotRoutes(ContentRoutes):
         return (
             *_listing(self),
             *_reading(self),
-            *_working(self),
+            *_archiving(self),
+            *_restoring(self),
+            *_removing(self),
         )
 
 
@@ -214,6 +216,7 @@ def _decoded(body: bytes, kind: type[MessageT], **known: Any) -> MessageT:
 
 _UNREADABLE: Final = HttpAnswer(about="It is pending or failed.")
 _CONTENT: Final = {**CONTENT, 409: _UNREADABLE}
+_PROGRESS: Final = HttpAnswer(about="Events until its end.", message=EVENTS)
 
 
 def _scope_of_apps(request: Request) -> str:
@@ -289,8 +292,7 @@ def _reading(of: SnapshotRoutes) -> tuple[HttpRoute, ...]:
     )
 
 
-def _working(of: SnapshotRoutes) -> tuple[HttpRoute, ...]:
-    progress = HttpAnswer(about="Events until its end.", message=EVENTS)
+def _archiving(of: SnapshotRoutes) -> tuple[HttpRoute, ...]:
     return (
         HttpRoute(
             method="POST",
@@ -311,8 +313,13 @@ def _working(of: SnapshotRoutes) -> tuple[HttpRoute, ...]:
             path=f"{_ONE}/events",
             summary="A snapshot's progress, as it happens.",
             handle=of.events,
-            answers={200: progress, 404: ABSENT},
+            answers={200: _PROGRESS, 404: ABSENT},
         ),
+    )
+
+
+def _restoring(of: SnapshotRoutes) -> tuple[HttpRoute, ...]:
+    return (
         HttpRoute(
             method="POST",
             path=f"{_ONE}/restore",
@@ -338,8 +345,13 @@ def _working(of: SnapshotRoutes) -> tuple[HttpRoute, ...]:
             path=f"{_RESTORE}/events",
             summary="A restore's progress, as it happens.",
             handle=of.restore_events,
-            answers={200: progress, 404: ABSENT},
+            answers={200: _PROGRESS, 404: ABSENT},
         ),
+    )
+
+
+def _removing(of: SnapshotRoutes) -> tuple[HttpRoute, ...]:
+    return (
         HttpRoute(
             method="DELETE",
             path=_ONE,

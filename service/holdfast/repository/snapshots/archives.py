@@ -16,6 +16,7 @@ from holdfast.archive.ports import Cancelled
 from holdfast.domain.digest import Digest
 from holdfast.domain.limits import MIB
 from holdfast.errors import ConflictError, CorruptError
+from holdfast.repository.snapshots.apps import DIRECTORY_SECONDS
 from holdfast.repository.snapshots.needs import Needed
 from holdfast.repository.snapshots.record import StoredSnapshot, first_warnings, totals_of
 from holdfast.repository.snapshots.securing import Placed
@@ -81,7 +82,9 @@ class Archives:
         RateLimitedError, ConflictError (removed meanwhile).
         """
         self._jobs.check_room()
-        directory = await asyncio.to_thread(self._apps.directory, app)
+        directory = await self._apps.look(
+            lambda: self._apps.directory(app), seconds=DIRECTORY_SECONDS
+        )
         return await self._jobs.do(
             partial(self._snapshots.announce, app, labels, self._owner, op_id, alone=read_all),
             partial(self._archive, directory=directory, options=options, read_all=read_all),

@@ -265,20 +265,28 @@ class SnapshotLedger:
         totals = msgspec.structs.replace(totals, added=added)
         try:
             held = await self._ledger.update(held, announced)
-            # Its client renews it, too; that the root is another's is a reason to stop.
-            carried = Carried(self._ledger, held, partial(_check_announced, digest))
-            async with self._manifests.opened(
-                digest, every_seconds=every_seconds, beat=carried.renew
-            ) as reader:
-                missing = await self.securing.of_manifest(held.record, reader, carried.renew)
-            if missing:
-                return Commit(carried.record, missing[:MAX_MISSING])
-            await carried.renew(partial(self.finished, digest=digest, totals=totals))
+            return await self._secure(held, digest, totals)
         except ConflictError:
             ended = await self.get(key)
             if not _is_made_of(ended, digest):  # by a repeat that was quicker
                 raise
             return Commit(ended)
+
+    async def _secure(self, held: Held[StoredSnapshot], digest: Digest, totals: Totals) -> Commit:
+        """Make a snapshot whose root is announced ``ok``, once what it needs is safe.
+
+        Raises ConflictError where it is no longer pending, or the root is another.
+        """
+        # Its client renews it, too; that the root is another's is a reason to stop.
+        carried = Carried(self._ledger, held, partial(_check_announced, digest))
+        every_seconds = held.record.lease.seconds / RENEWALS_PER_LEASE
+        async with self._manifests.opened(
+            digest, every_seconds=every_seconds, beat=carried.renew
+        ) as reader:
+            missing = await self.securing.of_manifest(held.record, reader, carried.renew)
+        if missing:
+            return Commit(carried.record, missing[:MAX_MISSING])
+        await carried.renew(partial(self.finished, digest=digest, totals=totals))
         return Commit(carried.record)
 
     # --- looking up, removing ---

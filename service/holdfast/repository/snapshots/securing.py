@@ -128,7 +128,8 @@ class Securing:
         gone: list[Digest] = []
         turn = int(record.id[-_TURN_DIGITS:], 16) % max(-(-len(shared) // TOUCHES_PER_BEAT), 1)
         for number, batch in enumerate(batched(shared, TOUCHES_PER_BEAT)):
-            await beat()
+            if number:
+                await beat()
             # A replica may lag behind: what it lacks is gone only if the leader says so.
             doubted = await self._packs.missing(batch, limit=len(batch), counted=number == turn)
             nothing = dict.fromkeys(doubted, ())

@@ -1,4 +1,4 @@
-"""What a server does to a bucket without telling those who follow it."""
+"""Changes that a server makes to a bucket without telling those who follow it."""
 
 from __future__ import annotations
 

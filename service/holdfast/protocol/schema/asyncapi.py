@@ -13,7 +13,13 @@ from holdfast.protocol import headers
 from holdfast.protocol.message import WIRE_VERSION
 from holdfast.protocol.operation import QUEUE_GROUP, AnyOperation, Body
 from holdfast.protocol.problem import Problem
-from holdfast.protocol.schemas import Schema, caller_headers, component_schemas, sides, text
+from holdfast.protocol.schema.documents import (
+    Schema,
+    caller_headers,
+    component_schemas,
+    sides,
+    text,
+)
 from holdfast.protocol.table import OPERATIONS
 
 if TYPE_CHECKING:
