@@ -41,14 +41,14 @@ SUITABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 12))
 # module again.
 unexport PYTHONDONTWRITEBYTECODE
 
-PYTEST = $(BIN)/pytest -n $(JOBS) --dist loadfile
+PYTEST = $(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --no-input --disable-pip-version-check
 UV_COMPILE := uv pip compile --quiet --universal --python-version 3.12 --generate-hashes \
   --no-emit-index-url --no-header --no-annotate
 
 .PHONY: help setup run test test-long test-nats e2e check fmt lint types schemas schemas-check bench \
-  bench-snapshot kill-snapshots kill-collector faults faults-majority owners names states subsets \
-  http-fuzz lock clean
+  bench-snapshot kill-snapshots kill-collector stops faults faults-majority owners names states subsets \
+  http-fuzz compiled lock clean
 
 help:
 	@echo 'make run [FILES=…]  a server, two workers, real files stored and read back'
@@ -57,7 +57,7 @@ help:
 	@echo 'make e2e            docker compose up, tried for real; needs a Docker engine with Compose'
 	@echo 'make faults         three servers, three workers, FAULTS=20 faults drawn by SEED=1'
 	@echo 'also: setup test-nats test-long fmt lint types schemas bench bench-snapshot kill-snapshots'
-	@echo '      kill-collector faults-majority owners names states subsets http-fuzz lock clean'
+	@echo '      kill-collector stops faults-majority owners names states subsets http-fuzz lock clean'
 
 setup: $(INSTALLED)
 
@@ -93,11 +93,10 @@ test: setup tests/js/node_modules
 	$(PYTEST) -m 'not long' --hypothesis-profile=$(PROFILE) \
 	  $(if $(COVERAGE),--cov --cov-append --cov-report=term) $(ARGS)
 
-# Kills, faults, thousands of hostile requests, more clusters of three, every variant of what takes
-# seconds: minutes. Files come in their order, for those that take longest come early.
+# Kills, faults, more clusters of three, every variant of what takes seconds: minutes.
 test-long: JOBS = 3
 test-long: setup tests/js/node_modules
-	$(PYTEST) --no-loadscope-reorder -m long \
+	$(PYTEST) -m long \
 	  $(if $(COVERAGE),--cov --cov-report= --cov-fail-under=0) $(ARGS)
 
 test-nats: setup
@@ -115,7 +114,11 @@ tests/js/node_modules: tests/js/package.json
 e2e: setup
 	HOLDFAST_E2E=1 $(BIN)/pytest -s -o faulthandler_timeout=0 tests/e2e $(ARGS)
 
-check: lint types schemas-check
+# The types are checked on one core; meanwhile the others do the rest, and load the tests once, which
+# leaves them compiled for each test process.
+check: setup
+	@$(MAKE) --no-print-directory -j 2 $(if $(filter output-sync,$(.FEATURES)),--output-sync) \
+	  types lint schemas-check tests/js/node_modules compiled
 	@$(MAKE) --no-print-directory test-long COVERAGE=1
 	@$(MAKE) --no-print-directory test COVERAGE=1 PROFILE=thorough
 
@@ -132,10 +135,13 @@ types: setup
 	$(BIN)/mypy
 
 schemas: setup
-	$(BIN)/python -m holdfast.cli.schemas schemas
+	$(BIN)/python -m tests.docs.schemas schemas
 
 schemas-check: setup
-	$(BIN)/python -m holdfast.cli.schemas --check schemas
+	$(BIN)/python -m tests.docs.schemas --check schemas
+
+compiled: setup
+	@$(BIN)/pytest --collect-only -qq >/dev/null || true  # the tests will say why
 
 # Beside nats-py, natsrpy, natsio; ARGS="--node-modules DIR" for nats.js too.
 bench: setup
@@ -154,6 +160,11 @@ kill-snapshots: setup
 kill-collector: setup
 	LASTS=$(LASTS) SEED=$(SEED) $(BIN)/pytest -s -o faulthandler_timeout=0 \
 	  tests/e2e_snapshots/test_kill_collector.py $(ARGS)
+
+# Workers told to stop in STOPS rounds at moments drawn by SEED, on one server and on three.
+stops: setup
+	STOPS=$${STOPS:-50} SEED=$(SEED) $(BIN)/pytest -s -o faulthandler_timeout=0 \
+	  tests/e2e_snapshots/test_stops.py $(ARGS)
 
 # Three servers and three workers under load, with FAULTS faults drawn by SEED.
 faults: setup

@@ -1,9 +1,10 @@
-"""What every test may ask for: a real nats-server, shared or its own."""
+"""Fixtures of every test: a real nats-server, shared or its own."""
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Protocol
+import re
+from typing import TYPE_CHECKING, Final, Protocol
 
 import pytest
 from hypothesis import settings
@@ -17,6 +18,23 @@ if TYPE_CHECKING:
 
 
 settings.load_profile(QUICK)  # and pytest's --hypothesis-profile=thorough the other one
+
+_MARKS_LONG: Final = re.compile(r"\bmark\.long\b|\bat_length\b")
+"""In the text of each file that has long tests, as ``test_house.py`` has it."""
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Where only long tests are asked for, files without are not loaded: to load all takes 10 s."""
+    if config.option.markexpr != "long" or not collection_path.name.startswith("test_"):
+        return None
+    return None if _MARKS_LONG.search(collection_path.read_text()) else True
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files whose tests need a server come first: with a long one last, other processes idle."""
+    with_server = {item.path for item in items if item.get_closest_marker("nats")}
+    items.sort(key=lambda item: item.path not in with_server)
 
 
 class StartServer(Protocol):

@@ -8,25 +8,26 @@ import os
 import secrets
 import signal
 import subprocess
-import sys
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 from nats.aio.client import Client as NatsClient
+from tests.forked import Forked
 from tests.processes import stop
 
 from holdfast.bootstrap.admin import init_store
-from holdfast.runtime.child import dies_with_this_process
 from holdfast.runtime.config import Config
 from holdfast.transport.options import NatsOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncGenerator, Collection, Iterator
 
     from nats.aio.msg import Msg
 
-START_SECONDS = 30.0
+START_SECONDS = 60.0
+STOP_SECONDS = 45.0
+_TELLING_SECONDS = 3.0
 
 
 class Deployment:
@@ -47,7 +48,7 @@ class Deployment:
         self.prefix = prefix or f"d{secrets.token_hex(4)}"
         self.store = store
         self.grace_seconds = grace_seconds
-        self.workers: dict[str, subprocess.Popen[bytes]] = {}
+        self.workers: dict[str, Forked] = {}
 
     @property
     def bucket(self) -> str:
@@ -61,7 +62,7 @@ class Deployment:
 
     @property
     def config(self) -> Config:
-        """What the processes are told."""
+        """The configuration of the processes."""
         nats = NatsOptions(servers=tuple(self.servers))
         return Config(nats=nats, prefix=self.prefix, store=self.store)
 
@@ -70,8 +71,17 @@ class Deployment:
         return self
 
     def __exit__(self, *_: object) -> None:
+        for node in self.workers:
+            self.signal(node, signal.SIGCONT)
+            self.signal(node, signal.SIGTERM)
+        failures = []
         for node in list(self.workers):
-            self.stop(node)
+            try:
+                self.stop(node)
+            except AssertionError as failure:
+                failures.append(failure)
+        if failures:
+            raise failures[0]
 
     def start(self, *nodes: str, **settings: str) -> None:
         """Start workers, and wait until each of them answers."""
@@ -93,10 +103,7 @@ class Deployment:
             **{f"HOLDFAST_{name.upper()}": value for name, value in settings.items()},
         }
         for node in nodes:
-            command = [sys.executable, "-m", "holdfast", "worker", "--node", node]
-            self.workers[node] = subprocess.Popen(
-                dies_with_this_process(command), env=environment, start_new_session=True
-            )
+            self.workers[node] = Forked(["worker", "--node", node], environment)
 
     async def wait_serving(self, nodes: set[str]) -> None:
         """Until a worker of each of ``nodes`` answers."""
@@ -104,18 +111,21 @@ class Deployment:
         await client.connect(self.servers)
         try:
             async with asyncio.timeout(START_SECONDS):
-                while not nodes <= set(await self.ids(client)):
-                    for node in nodes:
+                while missing := nodes - set(await self.ids(client, nodes)):
+                    for node in missing:
                         assert self.workers[node].poll() is None, f"worker {node} ended"
         finally:
             await client.close()
 
-    async def ids(self, client: NatsClient) -> dict[str, str]:
-        """The instance ids of the workers that answer, by node."""
+    async def ids(self, client: NatsClient, wanted: Collection[str] = ()) -> dict[str, str]:
+        """The instance ids of the workers that answer, by node; no more once all ``wanted`` did."""
         found: dict[str, str] = {}
-        for info in await ask_all(client, "$SRV.INFO.holdfast"):
-            if info["endpoints"][0]["subject"].startswith(f"{self.prefix}."):
-                found[info["metadata"]["node"]] = info["id"]
+        async with aclosing(answers_of_all(client, "$SRV.INFO.holdfast")) as answers:
+            async for info in answers:
+                if info["endpoints"][0]["subject"].startswith(f"{self.prefix}."):
+                    found[info["metadata"]["node"]] = info["id"]
+                if wanted and found.keys() >= set(wanted):
+                    break
         return found
 
     def signal(self, node: str, number: signal.Signals) -> None:
@@ -132,16 +142,21 @@ class Deployment:
         self.workers.pop(node).wait()
 
     def stop(self, node: str) -> int:
-        """Drain a worker; how it ended."""
+        """Drain a worker; how it ended. One that does not end says what it is at."""
         worker = self.workers.pop(node)
         worker.send_signal(signal.SIGCONT)
         worker.terminate()
         try:
-            return worker.wait(20)
+            return worker.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
-            worker.kill()
-            worker.wait()
-            raise
+            pass
+        worker.send_signal(signal.SIGUSR2)
+        with suppress(subprocess.TimeoutExpired):
+            worker.wait(_TELLING_SECONDS)
+        worker.kill()
+        worker.wait()
+        msg = f"worker {node} did not stop within {STOP_SECONDS} s; standard error has its stacks"
+        raise AssertionError(msg)
 
     def subject(self, operation: str) -> str:
         """Where the pool takes ``operation``."""
@@ -175,7 +190,7 @@ class Asker:
         """One request to a full subject."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        return await self.client.request(subject, data, timeout=10, headers=named or None)
+        return await self.client.request(subject, data, timeout=30, headers=named or None)
 
     async def json(
         self, operation: str, body: bytes | dict[str, Any] = b"", **headers: str
@@ -209,7 +224,7 @@ class Asker:
             if cursor is None:
                 return total
 
-    async def wait_no_orphans(self, seconds: float = 15) -> None:
+    async def wait_no_orphans(self, seconds: float = 60) -> None:
         """Until the bucket holds the chunks that its blobs need and no other."""
         deadline = asyncio.get_running_loop().time() + seconds
         while (found := await self.chunks_in_bucket()) != (needed := await self.chunks_of_blobs()):
@@ -227,18 +242,24 @@ def code_of(message: Msg) -> str:
     return str(json.loads(message.data)["code"])
 
 
-async def ask_all(client: NatsClient, subject: str, seconds: float = 0.25) -> list[dict[str, Any]]:
-    """Every answer to one request, until none has come for ``seconds``."""
+async def answers_of_all(
+    client: NatsClient, subject: str, seconds: float = 0.25
+) -> AsyncGenerator[dict[str, Any]]:
+    """The answers to one request, until none has come for ``seconds``."""
     inbox = client.new_inbox()
     subscription = await client.subscribe(inbox)
     await client.publish(subject, b"", reply=inbox)
-    found: list[dict[str, Any]] = []
     try:
         while True:
             message = await subscription.next_msg(seconds)
             if message.data:
-                found.append(json.loads(message.data))
+                yield json.loads(message.data)
     except TimeoutError:
-        return found
+        return
     finally:
         await subscription.unsubscribe()
+
+
+async def ask_all(client: NatsClient, subject: str, seconds: float = 0.25) -> list[dict[str, Any]]:
+    """Every answer to one request, until none has come for ``seconds``."""
+    return [answer async for answer in answers_of_all(client, subject, seconds)]

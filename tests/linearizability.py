@@ -38,7 +38,7 @@ class Call(Protocol):
 
 
 class Model(Protocol[CallT_contra, StateT]):
-    """What is called."""
+    """The call."""
 
     def after(self, state: StateT, call: CallT_contra) -> Iterable[StateT]:
         """The states that may follow. None, if it was not answered so in ``state``."""

@@ -1,4 +1,4 @@
-"""What callers did with names and were answered, and whether that can have been so.
+"""The calls on names and their answers, and whether that can have been so.
 
 Each name is judged by itself, those that are renamed to one another together. A copy reads its
 source at one moment and writes its target at another.

@@ -1,4 +1,4 @@
-"""What callers did with states and were answered, and whether that can have been so.
+"""The calls on states and their answers, and whether that can have been so.
 
 A state is two things that change by themselves: its log, and its record with saves and how far the
 log was trimmed. Each call is about one of them, but that a trim is done at one moment and tells of
@@ -131,7 +131,7 @@ class RecordModel:
 
 @dataclass(slots=True)
 class Seen:
-    """What a log was seen to hold: by index its commands, and their times.
+    """A log as it was seen: by index its commands, and their times.
 
     ``missed`` are indexes that were trimmed before anybody saw them.
     """
@@ -174,7 +174,7 @@ def _unordered[StateT](name: str, verdict: Verdict[StateCall, StateT]) -> list[s
 
 
 def _wrong_in(log: Seen, calls: Sequence[StateCall]) -> Iterator[str]:
-    """What of the log differs from what its writers were told, or is in itself wrong."""
+    """The places where the log differs from its writers' answers, or is in itself wrong."""
     for before, index in pairwise(sorted(log.commands)):
         if not {*range(before + 1, index)} <= log.missed:
             yield f"there is a gap between commands {before} and {index}"

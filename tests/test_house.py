@@ -72,3 +72,11 @@ def test_no_module_is_too_long_to_be_read_at_once() -> None:
     lines = {str(module): (PACKAGE / module).read_text().count("\n") for module in MODULES}
 
     assert {module: count for module, count in lines.items() if count > 500} == {}
+
+
+def test_long_tests_are_marked_in_their_own_file() -> None:
+    tests = Path(__file__).parent
+    shared = {path for path in tests.rglob("*.py") if not path.name.startswith("test_")}
+    shared -= {tests / "conftest.py", tests / "examples.py"}
+
+    assert [path for path in shared if re.search("mark.long|at_length", path.read_text())] == []

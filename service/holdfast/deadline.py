@@ -68,16 +68,18 @@ class Timers:
 
 
 class TimeLimit:
-    """End the work inside at ``at``, by the loop's clock, with TimeoutError.
+    """End the work inside after ``seconds`` with TimeoutError, and tell it of ``told`` before.
 
-    Like ``asyncio.timeout_at``, over a timer that is shared. Entered once, in a task.
+    Like ``asyncio.timeout``, over a timer that is shared, and a `deadline`. Entered once, in a
+    task.
     """
 
-    __slots__ = ("_at", "_cancelling", "_is_over", "_task", "_timers")
+    __slots__ = ("_cancelling", "_is_over", "_seconds", "_task", "_timers", "_token", "_told")
 
-    def __init__(self, timers: Timers, at: float) -> None:
+    def __init__(self, timers: Timers, seconds: float, *, told: float) -> None:
         self._timers = timers
-        self._at = at
+        self._seconds = seconds
+        self._told = told
         self._is_over = False
 
     def __enter__(self) -> None:
@@ -87,7 +89,9 @@ class TimeLimit:
             raise RuntimeError(msg)
         self._task: asyncio.Task[Any] = task
         self._cancelling = task.cancelling()
-        self._timers.start(self, self._at, self._expire)
+        now = task.get_loop().time()
+        self._token = _begin_deadline(now + self._told)
+        self._timers.start(self, now + self._seconds, self._expire)
 
     def _expire(self) -> None:
         # However late the loop is: an inner wait that gave up before is to be heard first.
@@ -105,6 +109,7 @@ class TimeLimit:
         trace: TracebackType | None,
     ) -> None:
         self._timers.stop(self)
+        _deadline.reset(self._token)
         # A cancellation of the task by others meanwhile is kept.
         is_ours = self._is_over and self._task.uncancel() <= self._cancelling
         if is_ours and kind is not None and issubclass(kind, asyncio.CancelledError):
@@ -126,12 +131,15 @@ class _Deadline:
         self._seconds = seconds
 
     def __enter__(self) -> None:
-        at = asyncio.get_running_loop().time() + self._seconds
-        earlier = _deadline.get()
-        self._token = _deadline.set(at if earlier is None else min(at, earlier))
+        self._token = _begin_deadline(asyncio.get_running_loop().time() + self._seconds)
 
     def __exit__(self, *_: object) -> None:
         _deadline.reset(self._token)
+
+
+def _begin_deadline(at: float) -> contextvars.Token[float | None]:
+    earlier = _deadline.get()
+    return _deadline.set(at if earlier is None else min(at, earlier))
 
 
 def seconds_left(most: float) -> float:

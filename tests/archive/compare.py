@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """What one entry is. ``links`` are all names of one file, ``is_sparse`` if it has holes."""
+    """One entry. ``links`` are all names of one file, ``is_sparse`` if it has holes."""
 
     kind: int
     mode: int

@@ -1,4 +1,4 @@
-"""What the tar of a snapshot says is compared with its manifest, byte by byte."""
+"""The tar of a snapshot is compared with its manifest, byte by byte."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``--exclude`` leaves out is what git would, and no pattern takes long."""
+"""``--exclude`` leaves out what git would, and no pattern takes long."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a merge leaves in a living tree, and what it must not take over from it."""
+"""A merge into a living tree: what it leaves, and what it must not take over."""
 
 from __future__ import annotations
 

@@ -238,7 +238,7 @@ def test_pages_do_not_wait_for_ever_for_a_pack_that_fills_slowly() -> None:
             )
         )
     waiting = [digest for digest, blob in store.packs.items() if b"%512d" % 0 in blob]
-    _, root, _ = manifest.finish()
+    root = manifest.finish().root
 
     assert len(waiting) == 1
     assert root.page_count == MAX_WAITING_PAGES + 1

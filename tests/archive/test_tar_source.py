@@ -1,4 +1,4 @@
-"""What tree a tar becomes: order, parents, duplicates, links, and the way there and back."""
+"""The tree of a tar: order, parents, duplicates, links, and the way there and back."""
 
 from __future__ import annotations
 

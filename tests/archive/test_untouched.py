@@ -1,4 +1,4 @@
-"""What is left out is not touched, what is not settled is read again, and times of access stay."""
+"""Files left out are not touched, unsettled ones are read again, and times of access stay."""
 
 from __future__ import annotations
 

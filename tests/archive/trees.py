@@ -82,7 +82,7 @@ def sparse(path: Path, pieces: tuple[int, ...] = (2**20, 2 * 2**20)) -> None:
 
 
 def strange(root: Path) -> None:
-    """What is not archived: a pipe and a socket."""
+    """Make a pipe and a socket, which are not archived."""
     os.mkfifo(root / "pipe")
     with socket.socket(socket.AF_UNIX) as listener:
         here = os.open(root, os.O_RDONLY)

@@ -28,10 +28,10 @@ from tests.bench.large import measure_large
 from tests.bench.promises import BLOB_PROMISES, snapshot_promises
 from tests.bench.snapshots import FullRun, run_snapshot_bench
 
+from holdfast.cli.base.output import say_error, status_line
 from holdfast.cli.bench import SYNCS, SyncChoice, at_least, parse_size
 from holdfast.cli.bench.blobs import BlobRun, run_blob_bench
 from holdfast.cli.bench.report import judge, write_report
-from holdfast.cli.output import say_error, status_line
 from holdfast.errors import HoldfastError
 
 if TYPE_CHECKING:

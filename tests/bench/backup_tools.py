@@ -206,7 +206,7 @@ def make_tool(name: str, directory: Path) -> BackupTool:
 
 
 async def tool_versions(names: Sequence[str]) -> dict[str, str]:
-    """What each tool says of itself, in one line each."""
+    """Each tool's version, in one line each."""
     commands = {RESTIC: ["restic", "version"], BORG: ["borg", "--version"], TAR: ["zstd", "-V"]}
     versions = {}
     for name in names:

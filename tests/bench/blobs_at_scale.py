@@ -1,4 +1,4 @@
-"""What list, verify, has, put and get take among a million blobs, beside a bucket that has few.
+"""The cost of list, verify, has, put and get among a million blobs, beside a bucket with few.
 
     python -m tests.bench.blobs_at_scale [--blobs 1000000] [--directory DIR]
 
@@ -39,9 +39,9 @@ from holdfast.errors import UnavailableError
 from holdfast.protocol.headers import BLOB_PART
 from holdfast.repository.blobs import BLOBS, BlobRepository
 from holdfast.runtime.embedded import EmbeddedServer
-from holdfast.stores.jetstream.meta import chunk_subject, meta_subject, to_meta
-from holdfast.stores.jetstream.objects import ObjectBlobStore
-from holdfast.stores.jetstream.provisioning import ensure_stream, object_stream
+from holdfast.stores.jetstream.blobs.meta import chunk_subject, meta_subject, to_meta
+from holdfast.stores.jetstream.blobs.objects import ObjectBlobStore
+from holdfast.stores.jetstream.buckets.provisioning import ensure_stream, object_stream
 from holdfast.stores.location import BucketLocation
 from holdfast.stores.ports import Attributes, BlobInfo
 from holdfast.transport.connection import connect
@@ -76,7 +76,7 @@ def content(number: int) -> bytes:
 
 
 def messages(count: int) -> Iterator[tuple[str, bytes, dict[str, str]]]:
-    """What a bucket of ``count`` blobs holds, in order."""
+    """The content of a bucket of ``count`` blobs, in order."""
     for number in range(count):
         data, nuid = content(number), new_id()
         yield chunk_subject(BUCKET, nuid), data, {BLOB_PART: "0"}
@@ -155,7 +155,7 @@ async def watched(what: str, blocked: list[str]) -> AsyncIterator[Watchdog]:
 
 
 class Scale:
-    """What is measured, on a bucket of ``blobs``."""
+    """The measurements, on a bucket of ``blobs``."""
 
     def __init__(self, store: ObjectBlobStore, server: EmbeddedServer, blobs: int) -> None:
         self.store = store

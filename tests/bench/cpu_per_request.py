@@ -1,4 +1,4 @@
-"""What one small request costs client, workers and server, in microseconds of processor.
+"""The cost of one small request to client, workers and server, in microseconds of processor.
 
     python -m tests.bench.cpu_per_request [--seconds 4] [--sync 2m] [--in-flight 64] [--size 4096]
 

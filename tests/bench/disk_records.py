@@ -1,4 +1,4 @@
-"""What changing and reading records on disk takes, synced: wall clock and processor time.
+"""The cost of changing and reading records on disk, synced: wall clock and processor time.
 
     python -m tests.bench.disk_records [--rounds 300] [--directory DIR]
 

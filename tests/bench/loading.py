@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from nats.nuid import NUID
 
-from holdfast.stores.jetstream.provisioning import ensure_stream, record_stream
+from holdfast.stores.jetstream.buckets.provisioning import ensure_stream, record_stream
 from holdfast.stores.jetstream.records import KeyValueRecordStore
 from holdfast.stores.location import BucketLocation
 from holdfast.transport.connection import connect

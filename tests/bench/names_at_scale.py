@@ -101,7 +101,7 @@ def row(what: str, rounds: tuple[list[float], float]) -> None:
 
 
 def resident_mib(line: str) -> float:
-    """What the process has in memory, by ``line`` of its status."""
+    """The process's memory, by ``line`` of its status."""
     [text] = [one for one in Path("/proc/self/status").read_text().splitlines() if line in one]
     return int(text.split()[1]) / 1024
 

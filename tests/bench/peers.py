@@ -200,7 +200,7 @@ def unique_bytes(source: Path, salt: str) -> bytes:
 
 
 class ObjectCommands:
-    """What can be asked of any client: one object at a time."""
+    """The calls of any client: one object at a time."""
 
     def __init__(self, client: ObjectClient) -> None:
         self._client = client

@@ -1,4 +1,4 @@
-"""What was promised beside other clients and backup tools, besides what the package measures.
+"""Promises beside other clients and backup tools, besides those that the package measures.
 
 Of snapshots: ``first`` may take as long as the others, everything else is so many times as fast as
 restic. One file is promised as a service asks for it, on a connection that is open; the same by a

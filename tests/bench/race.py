@@ -77,7 +77,7 @@ class MeasuredSnapshots(PoolSnapshots):
         )
 
     async def stored_bytes(self) -> int:
-        """What all streams of the server hold: packs, records, and what NATS adds to each."""
+        """The bytes of all streams of the server: packs, records, and NATS's own part of each."""
         connection = await nats.connect(self.pool.url)
         try:
             streams = await connection.jetstream().streams_info()
@@ -87,7 +87,7 @@ class MeasuredSnapshots(PoolSnapshots):
 
 
 class RoundFigures(Struct, frozen=True, kw_only=True):
-    """What one round measured. ``stored`` and ``reported``: after or by first, unchanged, changed.
+    """One round's figures. ``stored`` and ``reported``: after or by first, unchanged, changed.
 
     ``stored`` is what the repository held, ``reported`` what holdfast's records say was added.
     """

@@ -56,7 +56,7 @@ _SPARE_BYTES: Final = 256 * MIB
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FullRun(SnapshotRun):
-    """What to measure. ``large_file_size`` in bytes; 0 leaves it out, as 0 rounds do the rest."""
+    """Settings. ``large_file_size`` in bytes; 0 leaves it out, as 0 rounds do the rest."""
 
     large_file_size: int
     seed: int
@@ -141,7 +141,7 @@ async def _measure_rounds(
 
 
 def _whole(rounds: Sequence[RoundFigures]) -> dict[tuple[str, str], list[Taken]]:
-    """What was taken by those who took part in every round."""
+    """The figures of those who took part in every round."""
     whole = {}
     for action in ACTIONS:
         for contender in rounds[0].stored:

@@ -49,7 +49,7 @@ _SETTINGS: Final = {"collect_bytes_per_second": str(1 << 40)}
 
 
 class Space(NamedTuple):
-    """What packs take: bytes and messages as JetStream counts them, bytes of the server's files."""
+    """The space of packs: bytes and messages by JetStream, bytes of the server's files."""
 
     counted: int
     messages: int
@@ -77,7 +77,7 @@ def change_large(root: Path, seed: int) -> None:
 
 
 async def space_of(deployment: Deployment, data: Path) -> Space:
-    """What the packs of ``deployment`` take now."""
+    """The space of the packs of ``deployment`` now."""
     client = NatsClient()
     await client.connect(deployment.servers)
     stream = f"OBJ_{deployment.prefix}_packs"
@@ -96,7 +96,7 @@ def _bytes_of_files(data: Path, stream: str) -> int:
 
 
 async def collected(client: Client) -> CollectedSpace:
-    """What a collection did to the packs, once the grace time is over."""
+    """Collect once the grace time is over; the collection's work on the packs."""
     await asyncio.sleep(2 * _GRACE_SECONDS)
     report = await client.collect()
     packs = next(space for space in report.spaces if space.space == "packs")
@@ -115,7 +115,7 @@ class Took(NamedTuple):
 async def timed_reads(
     clients: dict[str, tuple[Client, str]], processes: Processes, scratch: Path
 ) -> dict[str, dict[str, list[Took]]]:
-    """What restores and exports of each of ``clients``' snapshots took, in turn."""
+    """The cost of restores and exports of each of ``clients``' snapshots, in turn."""
 
     async def timed(read: Awaitable[object]) -> Took:
         began, spent = time.perf_counter(), sum(processes.seconds())

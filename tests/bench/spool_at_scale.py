@@ -1,4 +1,4 @@
-"""What a collection keeps of very many packs and frames, or blobs: time, memory and disk.
+"""A collection of very many packs and frames, or blobs: time, memory and disk.
 
     python -m tests.bench.spool_at_scale [--packs 1000000] [--frames 50] [--share 20]
     python -m tests.bench.spool_at_scale --blobs 1000000 --packs 0

@@ -16,10 +16,10 @@ from rich.console import Console
 from tests.deployment import Deployment
 from tests.nats.clusters import Cluster
 
+from holdfast.cli.base.output import say
 from holdfast.cli.bench.machine import describe_machine
 from holdfast.cli.bench.report import Report, judge, write_report
 from holdfast.cli.bench.states import PROMISES_OF_THREE, BenchPlace, measure_appends
-from holdfast.cli.output import say
 
 REPLICAS = 3
 

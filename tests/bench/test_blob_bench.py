@@ -70,7 +70,7 @@ def large_figures_of(report: Report) -> set[tuple[str, str, str]]:
 
 
 def every_large_figure(clients: set[str]) -> set[tuple[str, str, str]]:
-    """What ``clients`` are to be measured at."""
+    """The measurements of ``clients``."""
     return {
         (sync, action, client)
         for sync in ("default", "always")

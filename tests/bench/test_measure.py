@@ -1,4 +1,4 @@
-"""What is measured is real: other clients' own object stores, on a real server."""
+"""The bench measures real things: other clients' own object stores, on a real server."""
 
 from __future__ import annotations
 

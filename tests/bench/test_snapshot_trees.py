@@ -1,4 +1,4 @@
-"""What is backed up in a benchmark: changes are drawn by seed, and are what they say."""
+"""The trees of a benchmark: changes are drawn by seed, and are what they say."""
 
 from __future__ import annotations
 

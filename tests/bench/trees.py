@@ -26,14 +26,14 @@ LEAST_CHANGED_BYTES: Final = 16
 MOST_CHANGED_BYTES: Final = 64
 
 CHANGED_BLOCK_BYTES: Final = 64 * KIB
-"""What is overwritten at once in the one big file: an aligned, contiguous block."""
+"""The unit that is overwritten in the one big file: an aligned, contiguous block."""
 
 CHANGED_BLOCKS_EVERY: Final = 100
 _MID_SIZED_BYTES: Final = 32 * KIB
 
 
 class Change(Struct, frozen=True, kw_only=True):
-    """What was overwritten: in so many places (files, or blocks of one), so many bytes."""
+    """A change: in so many places (files, or blocks of one), so many bytes."""
 
     places: int
     size: int

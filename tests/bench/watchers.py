@@ -1,4 +1,4 @@
-"""What many watchers see of many changes, while a worker is killed in the middle.
+"""Many watchers of many changes, while a worker is killed in the middle.
 
     python -m tests.bench.watchers [--watchers 100] [--rate 200] [--seconds 60] [--synced]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import array
 import fcntl
-import signal
 import termios
 import time
 from typing import TYPE_CHECKING, NamedTuple
@@ -83,11 +82,9 @@ def unread_bytes(pipe: int) -> int:
 @pytest.fixture
 def holdfast(
     worker_connection: tuple[str, ...], capsysbinary: pytest.CaptureFixture[bytes]
-) -> Iterator[Holdfast]:
+) -> Holdfast:
     """The command, with a worker to talk to."""
-    before = signal.getsignal(signal.SIGTERM)
-    yield Holdfast(capsysbinary, worker_connection)
-    signal.signal(signal.SIGTERM, before)
+    return Holdfast(capsysbinary, worker_connection)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -16,8 +17,8 @@ from nats.aio.client import Client as NatsClient
 from tests.cli.conftest import PREFIX, unread_bytes, wait_until
 from tests.deployment import deployed
 
-from holdfast.cli import exit_codes
-from holdfast.stores.jetstream.meta import meta_subject
+from holdfast.cli.base import exit_codes
+from holdfast.stores.jetstream.blobs.meta import meta_subject
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -79,7 +80,7 @@ def test_a_put_that_failed_does_not_wait_for_a_silent_standard_input(
 
     put.terminate()
 
-    assert put.wait(30) == exit_codes.INTERRUPTED
+    assert put.wait(60) == exit_codes.INTERRUPTED
     assert "Fatal" not in put.stderr.read()
     put.stderr.close()
     os.close(writing)
@@ -300,3 +301,20 @@ def test_a_reader_that_goes_away_is_not_an_error_message(
         errors = process.stderr.read()
 
     assert (process.returncode, errors) == (exit_codes.BROKEN_PIPE, b"")
+
+
+def test_a_reader_that_reads_nothing_does_not_keep_it_from_being_interrupted(
+    holdfast: Holdfast, worker_connection: tuple[str, ...], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_bytes(LARGE)
+    holdfast("blob", "put", str(tmp_path / "file"))
+    reading, writing = os.pipe()
+    command = [sys.executable, "-m", "holdfast", "blob", "get", digest_of(LARGE)]
+
+    with subprocess.Popen([*command, *worker_connection], stdout=writing) as process:
+        wait_until(lambda: unread_bytes(reading) == 65_536)
+        process.send_signal(signal.SIGINT)
+
+        assert process.wait(60) == exit_codes.INTERRUPTED
+    os.close(writing)
+    os.close(reading)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.deployment import Deployment
 
-from holdfast.cli import exit_codes
-from holdfast.cli.scrub import is_damaged
+from holdfast.cli.base import exit_codes
+from holdfast.cli.care.scrub import is_damaged
 from holdfast.protocol.care import ScrubLap, ScrubPlace
 
 if TYPE_CHECKING:

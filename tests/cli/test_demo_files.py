@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from holdfast.cli.demo import find_files
+from holdfast.cli.serving.demo import find_files
 from holdfast.errors import InvalidError
 
 if TYPE_CHECKING:

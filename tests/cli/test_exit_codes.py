@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from holdfast.cli.exit_codes import EXIT_CODES, exit_code_of
+from holdfast.cli.base.exit_codes import EXIT_CODES, exit_code_of
 from holdfast.errors import ERRORS, HoldfastError
 
 

@@ -19,7 +19,8 @@ from tests.deploy.shipped import free_ports
 from tests.deployment import deployed
 from tests.gateway.console.visitor import Visitor
 
-from holdfast.cli import exit_codes, main
+from holdfast.cli import main
+from holdfast.cli.base import exit_codes
 from holdfast.errors import InvalidError, UnavailableError
 from holdfast.gateway.settings import GatewaySettings, load_settings
 
@@ -42,7 +43,7 @@ def gateway(*arguments: str, listen: str = "127.0.0.1:0") -> Iterator[str]:
             yield url_of(process)
         finally:
             process.send_signal(signal.SIGTERM)
-            assert process.wait(40) == exit_codes.OK
+            assert process.wait(60) == exit_codes.OK
 
 
 def started(*arguments: str, listen: str = "127.0.0.1:0", **settings: str) -> subprocess.Popen[str]:
@@ -160,7 +161,7 @@ def has_bytes(directory: Path, data: bytes) -> bool:
 
 
 def states(url: str) -> list[str]:
-    """What the names are, in the list of them."""
+    """The states of the names in the list."""
     return [row["state"] for row in httpx.get(f"{url}/store").json()["names"]]
 
 

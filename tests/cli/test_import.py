@@ -1,4 +1,4 @@
-"""What the older systems left on disk comes in, once, and only if it is what it says it is."""
+"""Stores of older systems come in from disk, once, and only if they are what they say."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 import zstandard
 from tests.contracts.blob_store import some_bytes
 
-from holdfast.cli import exit_codes
+from holdfast.cli.base import exit_codes
 from holdfast.cli.old_stores import OldBlob, named_blobs, old_labels, told_digest
 from holdfast.client import connect_sync
 from holdfast.domain.canonical import state_hash

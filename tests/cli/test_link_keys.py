@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from holdfast.cli import exit_codes, main
+from holdfast.cli import main
+from holdfast.cli.base import exit_codes
 from holdfast.domain.link_keys import read_keys
 from holdfast.gateway.tokens import read_tokens
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.cli.test_blob import LARGE, stdin_of
 
-from holdfast.cli import exit_codes
+from holdfast.cli.base import exit_codes
 
 if TYPE_CHECKING:
     from pathlib import Path

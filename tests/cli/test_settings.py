@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 
-from holdfast.cli.settings import ConnectionFlags, WorkerFlags
+from holdfast.cli.base.settings import ConnectionFlags, WorkerFlags
 from holdfast.runtime.config import SETTINGS, flag_of
 from holdfast.transport.options import NatsOptions
 

@@ -17,8 +17,8 @@ from tests.cli.conftest import PREFIX, unread_bytes, wait_until
 from tests.contracts.blob_store import some_bytes
 from tests.programs import needs_zstd
 
-from holdfast.cli import exit_codes
 from holdfast.cli.app import build_app
+from holdfast.cli.base import exit_codes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -283,7 +283,7 @@ def test_an_interrupted_archive_of_a_silent_standard_input_ends(
 
     ran.terminate()
 
-    assert ran.wait(30) == exit_codes.INTERRUPTED
+    assert ran.wait(60) == exit_codes.INTERRUPTED
     assert "Fatal" not in ran.stderr.read()
     ran.stderr.close()
     os.close(writing)

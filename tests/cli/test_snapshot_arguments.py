@@ -1,4 +1,4 @@
-"""What may be written on the command line for snapshots, and what not."""
+"""Arguments of commands on snapshots: those that are taken, and those that are refused."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.cli.arguments import first_words, output_of, parse_labels, standard_input
-from holdfast.cli.snapshot_arguments import (
+from holdfast.cli.base.arguments import first_words, output_of, parse_labels, standard_input
+from holdfast.cli.base.snapshot_arguments import (
     ARCHIVE_ENDINGS,
     AppSource,
     LocalSource,

@@ -1,4 +1,4 @@
-"""What snapshots look like on a terminal, hostile names included."""
+"""Snapshots on a terminal, hostile names included."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
-from holdfast.cli.snapshot_output import (
+from holdfast.cli.base.snapshot_output import (
     name_of,
     print_change,
     print_file,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from holdfast.cli import exit_codes
+from holdfast.cli.base import exit_codes
 
 if TYPE_CHECKING:
     from pathlib import Path

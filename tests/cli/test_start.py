@@ -1,4 +1,4 @@
-"""What a command loads before it does its work: what it needs, for all of it takes time."""
+"""A command loads only the modules that it needs, for each takes time."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final
 import pytest
 import structlog
 
-from holdfast.cli import exit_codes
-from holdfast.cli.logs import configure_for
+from holdfast.cli.base import exit_codes
+from holdfast.cli.base.logs import configure_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

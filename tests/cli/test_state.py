@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tests.cli.test_blob import LARGE, stdin_of
 
-from holdfast.cli import exit_codes
+from holdfast.cli.base import exit_codes
 from holdfast.runtime.child import dies_with_this_process
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ import pytest
 from tests.cli.conftest import wait_until
 from tests.deploy.shipped import free_ports
 
-from holdfast.cli import exit_codes
+from holdfast.cli.base import exit_codes
 from holdfast.client import connect_sync
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from holdfast.cli import exit_codes
+from holdfast.cli.base import exit_codes
 from holdfast.runtime.child import dies_with_this_process
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def test_it_tells_what_happens_until_it_is_stopped(
 
         process.send_signal(number)
 
-        assert process.wait(20) == exit_codes.OK
+        assert process.wait(60) == exit_codes.OK
         assert process.stderr is not None
         assert process.stderr.read() == ""
     assert event["specversion"] == "1.0"
@@ -69,7 +69,7 @@ def test_it_ends_once_nobody_reads_what_it_tells(holdfast: Holdfast) -> None:
         process.stdout.close()
         holdfast("blob", "put", sys.executable)
 
-        assert process.wait(20) == exit_codes.BROKEN_PIPE
+        assert process.wait(60) == exit_codes.BROKEN_PIPE
         assert process.stderr is not None
         assert process.stderr.read() == ""
 

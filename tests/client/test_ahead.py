@@ -1,4 +1,4 @@
-"""What is asked for ahead comes in order, no more of it than was allowed, and with its failure."""
+"""Results that are asked for ahead come in order, no more than allowed, and with failures."""
 
 from __future__ import annotations
 

@@ -155,7 +155,7 @@ class TestLive:
 
     async def test_only_inboxes_are_sent_to(self, deployment: Deployment, holdfast: Client) -> None:
         await holdfast.put(DATA)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             connection = await connect(NatsOptions(servers=(deployment.url,)))
             arrived: list[Message] = []
             connection.route("elsewhere.a", arrived.append)

@@ -307,7 +307,7 @@ async def test_a_reader_may_stop_in_the_middle(holdfast: Client) -> None:
 
 
 class SourceError(Exception):
-    """What a caller's own source raises."""
+    """An error of a caller's own source."""
 
 
 @pytest.mark.fault("P17")

@@ -1,4 +1,4 @@
-"""What the client does not notice: a worker that dies or stops in mid-upload, lost messages."""
+"""Faults that a client does not notice: a worker that dies in mid-upload, lost messages."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from tests.contracts.blob_store import some_bytes
 from tests.deployment import Asker, Deployment, ask_all, deployed
 
 from holdfast.client import Client, connect
+from holdfast.client.puts.upload import STALL_SECONDS
 from holdfast.client.requests import Requester
-from holdfast.client.upload import STALL_SECONDS
 from holdfast.protocol.headers import BLOB_PART
 from holdfast.transport import connection as transport
 from holdfast.transport.inbox import Inbox
@@ -109,7 +109,7 @@ async def test_an_owner_that_is_paused_and_woken_after_another_took_over_spoils_
         assert (stored.digest, stored.size) == (source.sha256.hexdigest(), UPLOAD_BYTES)
 
         deployment.signal(source.owner, signal.SIGCONT)
-        await ask.wait_no_orphans(25)
+        await ask.wait_no_orphans()
         await check_stored(holdfast, ask, source)
     assert deployment.workers[source.owner].poll() is None
     assert STALL_SECONDS < 10, "this test waits for it"

@@ -170,7 +170,7 @@ async def test_a_result_does_not_wait_for_the_next_item() -> None:
     doing.open = True
     results = in_order(numbers(), doing.do, lambda _: 1)
 
-    async with aclosing(results), asyncio.timeout(10):
+    async with aclosing(results), asyncio.timeout(30):
         assert await anext(results) == 1
 
 

@@ -137,7 +137,7 @@ SYNC_CALLS: dict[str, Callable[[SyncClient], object]] = {
 
 
 def outcome_in_child(call: Callable[[], object]) -> str:
-    """What ``call`` raises in a process that is forked now: "" if nothing, or if it hangs."""
+    """The error of ``call`` in a process that is forked now; "" if there is none, or it hangs."""
     reading, writing = os.pipe()
     child = os.fork()
     if not child:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import os
 import stat
@@ -11,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.cli.conftest import unread_bytes
 
-from holdfast.client.partial_file import partial_file, write_to, write_whole
+from holdfast.client.reads.partial_file import partial_file, write_to, write_whole
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
@@ -268,3 +270,25 @@ async def test_what_comes_goes_to_a_path_or_a_file(tmp_path: Path) -> None:
 
     assert (to_path, to_file) == (7, 7)
     assert (tmp_path / "target").read_bytes() == file.getvalue() == b"one two"
+
+
+async def test_whoever_stops_does_not_wait_for_a_pipe_that_nobody_reads(tmp_path: Path) -> None:
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    reading = os.open(path, os.O_RDWR)
+
+    async def more() -> AsyncGenerator[memoryview]:
+        while True:
+            yield memoryview(bytes(100_000))
+
+    writing = asyncio.create_task(write_to(path, more()))
+    while unread_bytes(reading) < 65_536:  # noqa: ASYNC110  (no event tells)
+        await asyncio.sleep(0.001)
+    writing.cancel()
+
+    async with asyncio.timeout(20):
+        with pytest.raises(asyncio.CancelledError):
+            await writing
+    os.read(reading, 1_000_000)  # so that the thread comes to its end
+    os.read(reading, 1_000_000)
+    os.close(reading)

@@ -70,7 +70,7 @@ async def make(holdfast: Client, root: Path, maker: str) -> SnapshotRecord:
 
 
 async def collected(holdfast: Client) -> CollectedSpace:
-    """What one collection did to the packs."""
+    """Collect once; the collection's work on the packs."""
     report = await holdfast.collect()
     packs = next(space for space in report.spaces if space.space == "packs")
     assert (report.off, packs.failure) == (None, None)

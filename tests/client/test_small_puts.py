@@ -16,7 +16,7 @@ from tests.handlers.service import Service
 
 from holdfast.client import Client, connect
 from holdfast.client.many import AT_ONCE
-from holdfast.client.small_puts import MOST_BYTES_EACH
+from holdfast.client.puts.small_puts import MOST_BYTES_EACH
 from holdfast.domain.digest import digest_of
 from holdfast.domain.limits import MAX_BLOBS_PER_PUT, MIB
 from holdfast.errors import (

@@ -81,7 +81,7 @@ async def test_a_range_is_that_slice_of_the_whole_and_of_what_a_worker_makes_up(
 
 async def wait_until_nothing_is_left(tasks: set[asyncio.Task[Any]]) -> None:
     """Until there is no thread that assembles, and no task but ``tasks``."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         # What was told to end does so within a few rounds of the loop.
         while asyncio.all_tasks() - tasks or any(  # noqa: ASYNC110  (no event tells)
             thread.name == THREAD_NAME for thread in threading.enumerate()

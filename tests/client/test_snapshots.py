@@ -50,7 +50,7 @@ def make_tree(root: Path) -> Path:
 
 
 def look(root: Path) -> dict[str, tuple[Any, ...]]:
-    """What a tree is, as far as a snapshot keeps it."""
+    """A tree, as far as a snapshot keeps it."""
     found: dict[str, tuple[Any, ...]] = {}
     for path in sorted(root.rglob("*")):
         status = path.lstat()
@@ -269,7 +269,7 @@ def without_fractions(found: dict[str, tuple[Any, ...]]) -> dict[str, tuple[Any,
 
 
 def listing_of(archive: Path) -> bytes:
-    """What tar says is in it."""
+    """The names that tar lists."""
     command = ["tar", "--zstd", "-tf", str(archive)]
     return subprocess.run(command, capture_output=True, check=True).stdout
 

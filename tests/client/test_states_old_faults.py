@@ -1,4 +1,4 @@
-"""What services did with the store of before, and what it got wrong: by the requests of today.
+"""Faults of the earlier store of states, as services met them: by the requests of today.
 
 ``Save`` is ``snapshot.save``, ``LoadLatest`` and ``GET /state`` are ``snapshot.latest``, ``POST
 /state`` is ``snapshot.save`` of JSON as it is written, and ``POST /command`` ``snapshot.append``.

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
-from contextlib import closing
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -23,6 +26,7 @@ from holdfast.client.sync import (
     SyncStateMachine,
     SyncStates,
 )
+from holdfast.errors import InvalidError, OutcomeUnknownError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -45,7 +49,7 @@ CALLS = [
 
 
 def names(of: type[Any]) -> set[str]:
-    """What a caller may call."""
+    """The public methods."""
     private = {name for name in vars(of) if name.startswith("_") and name not in RENAMED}
     return {RENAMED.get(name, name) for name in set(vars(of)) - private}
 
@@ -104,3 +108,46 @@ def test_whoever_stops_in_the_middle_has_the_iterator_closed() -> None:
         found.close()
 
         assert numbers.is_closed
+
+
+async def held_up(begun: threading.Event) -> None:
+    """A call that takes no notice of being cancelled."""
+    begun.set()
+    with suppress(asyncio.CancelledError):
+        await asyncio.Event().wait()
+    await asyncio.Event().wait()
+
+
+def test_closing_ends_the_calls_of_other_threads_whatever_these_wait_for() -> None:
+    thread, begun = LoopThread(), threading.Event()
+    with ThreadPoolExecutor(1) as other:
+        calling = other.submit(thread.run, held_up(begun))
+        begun.wait()
+
+        thread.close()
+
+        with pytest.raises(OutcomeUnknownError, match="closed"):
+            calling.result(20)
+
+
+def test_a_callback_that_would_wait_for_its_own_thread_is_told_so() -> None:
+    async def calls_back() -> None:
+        thread.run(asyncio.sleep(0))
+
+    with closing(LoopThread()) as thread, pytest.raises(InvalidError, match="callback"):
+        thread.run(calls_back())
+
+
+def test_an_iterator_that_the_thread_collects_as_garbage_is_closed() -> None:
+    numbers = Numbers()
+    with closing(LoopThread()) as thread:
+        held = [SyncNumbers(numbers, thread).count()]
+        next(held[0])
+
+        async def collect() -> None:
+            held.clear()
+
+        thread.run(collect())
+        thread.run(asyncio.sleep(0))
+
+    assert numbers.is_closed

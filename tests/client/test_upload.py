@@ -12,7 +12,7 @@ import pytest_asyncio
 from nats.aio.client import Client as NatsClient
 
 from holdfast.client import connect
-from holdfast.client import upload as upload_module
+from holdfast.client.puts import upload as upload_module
 from holdfast.client.requests import ATTEMPT_SECONDS, worker_seconds
 from holdfast.errors import ConflictError, UnavailableError
 from holdfast.protocol import codec

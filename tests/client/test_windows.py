@@ -41,7 +41,7 @@ RANGES: Final = 30
 
 
 def some_parts(name: str) -> bytes:
-    """What makes ``PARTS`` chunks, all different."""
+    """Bytes that make ``PARTS`` chunks, all different."""
     return b"".join(some_bytes(PART_BYTES, seed=crc32(f"{name}{n}".encode())) for n in range(PARTS))
 
 

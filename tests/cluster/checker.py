@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 type Sight = Literal["right", "missing", "wrong"]
 
 UNDER_FAULTS: Final = frozenset({"unavailable", "outcome_unknown", "rate_limited"})
-"""What a fault may make of any operation."""
+"""The outcomes that a fault may give any operation."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Found:
-    """What was there once all servers and workers were well again.
+    """The content once all servers and workers were well again.
 
     ``sights`` holds one or more of each blob and snapshot, each with who saw it; ``restored`` what
     lies at the targets of restores that were not acknowledged.
@@ -66,7 +66,7 @@ def violations(history: History, found: Found) -> list[Violation]:
 
 
 def _of_answer(operation: Operation, same_key: list[Operation]) -> Iterator[str]:
-    """What is wrong with an answer, whatever is found in the end."""
+    """The faults of an answer, whatever is found in the end."""
     if operation.outcome == "under way":
         yield f"a {operation.kind} never ended"
     if operation.outcome == "wrong":
@@ -91,7 +91,7 @@ def _surely_there(operation: Operation, same_key: list[Operation]) -> bool:
 
 
 def _of_end(operations: list[Operation], sights: list[tuple[str, Sight]]) -> Iterator[str]:
-    """What is wrong with what was found under one key."""
+    """The faults of the content found under one key."""
     makings = [o for o in operations if o.kind in WRITES | {"create"}]
     if not makings or all(o.kind == "create" and o.outcome != "ok" for o in makings):
         return  # a snapshot whose key nobody was told
@@ -116,7 +116,7 @@ def _allowed(makings: list[Operation], deletions: list[Operation]) -> set[Sight]
 
 
 def _of_target(operation: Operation, sight: Sight) -> Iterator[str]:
-    """What is wrong with where a restore went."""
+    """The faults of the place where a restore went."""
     allowed: set[Sight] = {"missing"} if operation.outcome == "failed" else {"missing", "right"}
     if sight not in allowed:
         yield f"a restore ended {operation.outcome}, and its target is {sight}: {operation.target}"

@@ -52,7 +52,7 @@ class Struck:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """What there is to strike."""
+    """The targets to strike."""
 
     cluster: Cluster
     pool: Pool

@@ -1,4 +1,4 @@
-"""What clients did and what became of it, in order: what the checker judges.
+"""The clients' calls and their outcomes, in order: the checker judges them.
 
 Times are seconds of one monotonic clock.
 """
@@ -120,7 +120,7 @@ class History:
             self._waiting.remove(entry)
 
     def around(self, key: str) -> str:
-        """What was done with ``key``, and the faults meanwhile, as lines."""
+        """The calls on ``key``, and the faults meanwhile, as lines."""
         operations = [operation for operation in self.operations if operation.key == key]
         last = max((o.end for o in operations if o.end < math.inf), default=math.inf)
         first = min((o.start for o in operations), default=0.0)

@@ -1,4 +1,4 @@
-"""What three servers say to each other, through relays that can be cut, slowed down and dropped.
+"""The routes of three servers, through relays that can be cut, slowed down and dropped.
 
 Every route goes through a relay of its own: one for each ordered pair, which the one server has in
 its configuration and which leads to the other. A cut stops forwarding, in one direction or both,

@@ -51,7 +51,7 @@ _VERBS: Final[tuple[Verb, ...]] = (
 
 
 class NameLoad:
-    """What clients did, on names that others write as well."""
+    """The clients' calls, on names that others write as well."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -136,7 +136,7 @@ class NameLoad:
         return replace(asked, outcome="ok", digest=made.digest, version=made.version)
 
     async def read_all(self, client: Client) -> None:
-        """What every name has in the end; whatever is there can be read."""
+        """Read the content of every name in the end: all of it is there."""
         names = sorted(self.names)
         rng = random.Random(0)  # noqa: S311  (not used)
 

@@ -74,7 +74,7 @@ log_file: "{directory}/nats-server.log"
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What one server holds of a stream."""
+    """One server's copy of a stream."""
 
     messages: int
     bytes: int
@@ -177,7 +177,7 @@ class ClusterServer:
             record.unlink()
 
     def monitor(self, path: str) -> Any:
-        """What its monitoring says; None when it does not answer, or not with 200."""
+        """Its monitoring's answer; None when there is none, or not with 200."""
         connection = http.client.HTTPConnection(_HOST, self.monitor_port, timeout=_MONITOR_SECONDS)
         try:
             connection.request("GET", path)
@@ -249,7 +249,7 @@ class Cluster:
         return [other for other in self.servers if other != name]
 
     async def ask(self, path: str) -> dict[str, Any]:
-        """What the monitoring of each says, by name; None from those that do not answer."""
+        """The answer of each one's monitoring, by name; None from those that do not answer."""
         answers = await asyncio.gather(
             *(asyncio.to_thread(server.monitor, path) for server in self.servers.values())
         )
@@ -302,7 +302,7 @@ class Cluster:
             await self.wait_settled(())
 
     async def views(self) -> dict[str, dict[str, View]]:
-        """What each server holds, by stream and server."""
+        """The copies of each server, by stream and server."""
         found: dict[str, dict[str, View]] = {}
         for name, details in (await self._state()).streams.items():
             for stream, detail in details.items():
@@ -349,7 +349,7 @@ class Cluster:
 
 
 class _State:
-    """What all servers say of themselves."""
+    """All servers' accounts of themselves."""
 
     def __init__(self, health: dict[str, Any], jetstream: dict[str, Any]) -> None:
         self._health = health

@@ -44,7 +44,7 @@ _RETRY_SECONDS: Final = 0.2
 
 
 class StateLoad:
-    """What clients did, on states that others write as well, until there are ``calls``."""
+    """The clients' calls, on states that others write as well, until there are ``calls``."""
 
     def __init__(self, seed: int, calls: int) -> None:
         self.seed = seed

@@ -52,7 +52,7 @@ class Told:
 
 
 class RemovalLoad:
-    """What clients did with two states, for as long as they were asked to."""
+    """The clients' calls on two states, for as long as they were asked to."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed

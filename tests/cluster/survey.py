@@ -113,7 +113,7 @@ def _sight_of_tree(tree: Path, stored: dict[bytes, str]) -> Sight:
 
 
 async def _views(cluster: Cluster, streams: Iterable[str]) -> dict[str, dict[str, View]]:
-    """What each server holds of each stream: once they agree, or after a while as it is."""
+    """Each server's copy of each stream: once they agree, or after a while as it is."""
     wanted = set(streams)
     views, agreed = await _wait_agreed(cluster, wanted)
     if not agreed:

@@ -40,7 +40,7 @@ class Story:
         return self
 
     def judged(self) -> list[str]:
-        """What the checker says."""
+        """The checker's complaints."""
         return [violation.says for violation in violations(self.history, self.found)]
 
 

@@ -58,7 +58,7 @@ def ask(pool: Pool, client: Client) -> Asker:
 
 
 async def views(cluster: Cluster, pool: Pool) -> dict[str, dict[str, View]]:
-    """What the servers hold, once their replicas agree."""
+    """The servers' content, once their replicas agree."""
     async with asyncio.timeout(30):
         while True:
             found = await cluster.views()
@@ -110,7 +110,7 @@ async def test_the_headers_of_a_caller_never_reach_jetstream(
         answer = await client.request(
             pool.subject("blob.put"),
             f"with headers {number}".encode(),
-            timeout=10,
+            timeout=30,
             headers=dict(HEADERS),
         )
         assert json.loads(answer.data)["created"] is True

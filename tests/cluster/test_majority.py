@@ -22,7 +22,7 @@ import pytest
 from holdfast.client import connect
 from holdfast.domain.digest import digest_of
 from holdfast.errors import HoldfastError
-from holdfast.stores.jetstream.meta import chunk_subject
+from holdfast.stores.jetstream.blobs.meta import chunk_subject
 from holdfast.transport.connection import connect as connect_transport
 from holdfast.transport.inbox import Inbox
 from holdfast.transport.jetstream import JetStream
@@ -61,7 +61,7 @@ pytestmark = [
 
 @dataclass
 class Tally:
-    """What was seen, and when, in seconds since the servers were killed."""
+    """The events, and when they were seen, in seconds since the servers were killed."""
 
     killed_at: float = 0.0
     started_at: float = 0.0
@@ -122,7 +122,7 @@ async def write(pool: Pool, tally: Tally, stop: asyncio.Event) -> None:
 
 
 async def put(pool: Pool, name: str, tally: Tally, stop: asyncio.Event) -> None:
-    """What a client sees: one put after the other, with its usual settings."""
+    """Put as a client does, one after the other, with its usual settings."""
     options = NatsOptions(servers=tuple(pool.servers), name=name)
     async with await connect(options, prefix=pool.prefix) as client:
         number = 0
@@ -142,7 +142,7 @@ async def put(pool: Pool, name: str, tally: Tally, stop: asyncio.Event) -> None:
 
 
 async def watch(pool: Pool, tally: Tally, stop: asyncio.Event) -> None:
-    """What the status tells, whenever it tells something else."""
+    """Note the status, whenever it is another."""
     async with await connect(servers=pool.servers, prefix=pool.prefix) as client:
         while not stop.is_set():
             try:

@@ -29,7 +29,7 @@ from holdfast.bootstrap.sources import SOURCES
 from holdfast.client import Client, connect
 from holdfast.errors import HoldfastError, NotFoundError
 from holdfast.repository.names.record import NAME
-from holdfast.stores.jetstream.provisioning import bucket_names
+from holdfast.stores.jetstream.buckets.provisioning import bucket_names
 from holdfast.stores.jetstream.records import KeyValueRecordStore
 from holdfast.transport.inbox import Inbox
 from holdfast.transport.jetstream import JetStream
@@ -296,7 +296,7 @@ async def test_what_was_deleted_stays_so_when_the_server_is_killed_after_two_syn
 
 
 class Deleted(NamedTuple):
-    """What is deleted before a server is killed."""
+    """The things that are deleted before a server is killed."""
 
     names: list[str]
     digests: list[str]

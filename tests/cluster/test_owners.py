@@ -116,7 +116,7 @@ class Load:
 
 
 async def provision(deployment: RelayedDeployment) -> None:
-    """What ``holdfast admin init --wait`` does."""
+    """Do as ``holdfast admin init --wait``."""
     await init_store(deployment.config, wait_seconds=_SETTLED_SECONDS)
 
 

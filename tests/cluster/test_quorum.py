@@ -33,7 +33,7 @@ _RECOVERED_SECONDS: Final = 60.0
 
 
 async def failing_put(client: Client, data: bytes) -> tuple[Exception, float]:
-    """What a put raised, and after how many seconds."""
+    """The error of a put that fails, and after how many seconds it came."""
     start = time.monotonic()
     with pytest.raises((UnavailableError, OutcomeUnknownError)) as raised:
         await client.put(data)

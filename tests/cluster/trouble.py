@@ -1,4 +1,4 @@
-"""What happens to workers: they are paused, cut off and killed at random moments."""
+"""Trouble for workers: they are paused, cut off and killed at random moments."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LONG_SECONDS: Final = 17.0
 
 
 class Trouble:
-    """What happens to the workers of a deployment. ``counts`` says how often, by kind."""
+    """Trouble for the workers of a deployment. ``counts`` says how often, by kind."""
 
     def __init__(
         self, deployment: RelayedDeployment, seed: int, *, goes_on: Callable[[int], bool]

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Final, Self
 from tests.deployment import Deployment
 
 from holdfast.bootstrap.admin import init_store, watch_store
-from holdfast.stores.jetstream.provisioning import bucket_names
-from holdfast.stores.jetstream.readiness import (
+from holdfast.stores.jetstream.buckets.provisioning import bucket_names
+from holdfast.stores.jetstream.buckets.readiness import (
     TOO_FEW_SERVERS,
     NotReadyError,
     ask_api,
@@ -96,7 +96,7 @@ class Pool(Deployment):
         assert set(statuses) <= {0}, dict(zip(nodes, statuses, strict=True))
 
     async def _provision(self) -> None:
-        """What ``holdfast admin init --wait`` does."""
+        """Do as ``holdfast admin init --wait``."""
         await init_store(self.config, wait_seconds=_PROVISION_SECONDS)
 
 

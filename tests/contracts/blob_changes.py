@@ -1,4 +1,4 @@
-"""What every blob store promises to whoever follows its changes: run beside `BlobStoreContract`."""
+"""The promises of every blob store to followers of its changes: beside `BlobStoreContract`."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ async def change_somehow(store: BlobStore, data: bytes, rng: random.Random) -> N
 
 
 def for_watchers(told: list[BlobChanged]) -> list[tuple[str, Digest]]:
-    """What a watcher is told."""
+    """The events that a watcher gets."""
     return [(one.kind, one.digest) for one in told if one.kind != "changed"]
 
 

@@ -1,4 +1,4 @@
-"""What every blob store promises to a collector: run beside `BlobStoreContract`."""
+"""The promises of every blob store to a collector: run beside `BlobStoreContract`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every blob store promises of partial blobs: run beside `BlobStoreContract`."""
+"""The promises of every blob store about partial blobs: run beside `BlobStoreContract`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every blob store promises: one class of tests that each of them runs.
+"""The promises of every blob store: one class of tests that each of them runs.
 
 A subclass gives the fixtures ``store`` (fresh and empty) and ``unreachable_store``, and the two
 hooks by which a test looks behind the store's back. Passing this is what makes the memory store a
@@ -525,13 +525,14 @@ class BlobStoreContract(ABC):
         await self.lose(store, digest)
 
         assert not await store.touch(digest, unless_seen_since=LONG_AGO)
+        assert await store.missing([digest], counted=True) == [digest]
         info = await again(store, data)
 
         assert await store.stat(digest) == info
         assert await store.get(info) == data
         assert await read(store, info, 10, 20) == data[10:20]
         assert await store.touch(digest, unless_seen_since=FAR_AHEAD)
-        assert await store.missing([digest]) == []
+        assert await store.missing([digest], counted=True) == []
         assert await self.leftovers(store) == 0
         assert (await store.list_blobs(prefix="", cursor=None, limit=10)).entries == [info]
         assert not (await store.put(digest, data, ATTRIBUTES)).created

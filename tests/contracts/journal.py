@@ -1,4 +1,4 @@
-"""What every store of logs promises: one class of tests that each of them runs.
+"""The promises of every store of logs: one class of tests that each of them runs.
 
 A subclass gives the fixtures ``store`` (fresh and empty), ``other`` (the same logs, as another
 process has them open) and ``unreachable_store``, and the method ``append_damaged``.
@@ -67,7 +67,7 @@ async def read_all(store: JournalStore, log: str = LOG, *, limit: int = 100) -> 
 
 
 async def values(store: JournalStore, log: str = LOG) -> list[bytes]:
-    """What the log holds."""
+    """The content of the log."""
     return [entry.value for entry in await read_all(store, log)]
 
 

@@ -11,7 +11,7 @@ from tests.repository.snapshot_records_tools import read
 
 from holdfast.domain.retention import Retention
 from holdfast.errors import NotFoundError
-from holdfast.repository.snapshots.prune import REMOVED_PER_LOOK
+from holdfast.repository.snapshots.retention.prune import REMOVED_PER_LOOK
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -55,7 +55,7 @@ AFTER = pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 
 
 class PruneContract:
-    """What holds of runs on every store. ``archives`` gives an app's archive, which is empty.
+    """The laws of runs on every store. ``archives`` gives an app's archive, which is empty.
 
     Runs are paused at one in ``every`` calls to the store.
     """

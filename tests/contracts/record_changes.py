@@ -1,4 +1,4 @@
-"""What every record store promises to those who follow its changes.
+"""The promises of every record store to those who follow its changes.
 
 Part of the suite of `tests.contracts.record_store`, with one more fixture: ``made_anew`` removes
 the store and makes another one in its place.

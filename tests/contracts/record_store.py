@@ -1,4 +1,4 @@
-"""What every record store promises: one class of tests that each of them runs.
+"""The promises of every record store: one class of tests that each of them runs.
 
 A subclass gives the fixtures ``store`` (fresh and empty), ``unreachable_store``, ``pass_time``,
 which makes that much time pass for the store: a fake clock moved, or a real one waited for,
@@ -39,7 +39,7 @@ async def state(store: RecordStore) -> dict[str, bytes]:
 
 
 async def records(store: RecordStore, prefix: str) -> list[Record]:
-    """What a listing gives."""
+    """The rows of a listing."""
     return [record async for record in store.list_records(prefix)]
 
 

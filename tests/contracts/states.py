@@ -1,4 +1,4 @@
-"""What states promise on every kind of store: one class of tests that each of them runs.
+"""The promises of states on every kind of store: one class of tests that each of them runs.
 
 A subclass gives the fixture ``workers``, which makes workers that share fresh stores.
 """

@@ -26,7 +26,7 @@ ROOT: Final = Path(__file__).parents[2]
 DEPLOY: Final = ROOT / "deploy"
 CONFIGURATIONS: Final = DEPLOY / "nats"
 INBOXES: Final = {"worker": "_INBOX.worker", "admin": "_INBOX.admin"}
-READY_SECONDS: Final = 30.0
+READY_SECONDS: Final = 60.0
 
 
 def read_environment_file(path: Path) -> dict[str, str]:
@@ -50,7 +50,7 @@ def options(url: str, user: str) -> NatsOptions:
 
 
 def server_environment(directory: Path, routes: Mapping[str, str] | None = None) -> dict[str, str]:
-    """What a server that stores in ``directory`` is given."""
+    """The environment of a server that stores in ``directory``."""
     return {**os.environ, **PASSWORDS, "JETSTREAM_DIR": str(directory), **(routes or {})}
 
 
@@ -64,14 +64,14 @@ class ShippedServer:
     log_file: Path
 
     def violations(self) -> list[str]:
-        """What the server refused to its users since it started, as it logged it."""
+        """The refusals to the server's users since it started, as it logged them."""
         log = self.log_file.read_text(encoding="utf-8", errors="replace")
         return re.findall(r"(?:Publish|Subscription) Violation - .*", log)
 
     def monitor(self, path: str) -> dict[str, Any]:
-        """What the monitoring port says under ``path``."""
+        """The monitoring port's answer under ``path``."""
         host, _, port = self.monitor_url.removeprefix("http://").partition(":")
-        connection = http.client.HTTPConnection(host, int(port), timeout=5)
+        connection = http.client.HTTPConnection(host, int(port), timeout=30)
         try:
             connection.request("GET", path)
             answer: dict[str, Any] = json.loads(connection.getresponse().read())
@@ -80,7 +80,7 @@ class ShippedServer:
             connection.close()
 
     def config(self, user: str) -> Config:
-        """What a command of ``user`` is told."""
+        """The configuration of a command of ``user``."""
         return Config(nats=options(self.url, user))
 
 
@@ -122,7 +122,7 @@ def shipped_server(
         yield server
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(60)
 
 
 def _wait_listening(process: subprocess.Popen[bytes], directory: Path) -> tuple[str, str]:

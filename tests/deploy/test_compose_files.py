@@ -1,4 +1,4 @@
-"""What docker-compose.yml and the files around it must keep, checked without Docker."""
+"""The rules for docker-compose.yml and the files around it, checked without Docker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may do what, with the users of ``deploy/nats/users.conf`` as they are shipped."""
+"""The rights of the users of ``deploy/nats/users.conf`` as they are shipped."""
 
 from __future__ import annotations
 

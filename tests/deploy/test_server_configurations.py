@@ -34,7 +34,7 @@ NODES = (1, 2, 3)
 
 
 def example_routes() -> dict[str, str]:
-    """What Compose makes of the passwords."""
+    """The routes of the shipped example, with the password that Compose puts in."""
     routes = read_environment_file(CONFIGURATIONS.parent / "compose.server.env")
     password = PASSWORDS["CLUSTER_PASSWORD"]
     return {name: value.replace("${CLUSTER_PASSWORD}", password) for name, value in routes.items()}

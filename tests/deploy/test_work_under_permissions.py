@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import io
 import os
-import subprocess
 import sys
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Final
@@ -14,7 +13,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 import pytest_asyncio
 from tests.deploy.shipped import INBOXES, PASSWORDS, options, shipped_server
-from tests.deployment import START_SECONDS
+from tests.deployment import START_SECONDS, STOP_SECONDS
+from tests.forked import Forked
 from tests.nats.tools import connected
 
 from holdfast.bootstrap.admin import init_store
@@ -22,12 +22,11 @@ from holdfast.bootstrap.sources import SOURCES
 from holdfast.bootstrap.stores import open_stores
 from holdfast.cli import main
 from holdfast.client import Client, connect
-from holdfast.client.opened_upload import OpenedUpload, look
+from holdfast.client.puts.opened_upload import OpenedUpload, look
 from holdfast.errors import NotFoundError
 from holdfast.protocol.blobs import OPEN_UPLOAD, OpenUpload
 from holdfast.protocol.names import NameEntry, NameRule
 from holdfast.protocol.retention import KeepSnapshots
-from holdfast.runtime.child import dies_with_this_process
 from holdfast.stores.record_ports import Delete
 from holdfast.transport.inbox import Inbox
 from holdfast.transport.jetstream import JetStream
@@ -52,7 +51,7 @@ class Pool:
     def __init__(self, server: ShippedServer, directory: Path) -> None:
         self.server = server
         self.directory = directory
-        self.workers: dict[str, subprocess.Popen[bytes]] = {}
+        self.workers: dict[str, Forked] = {}
 
     def apps(self, node: str) -> Path:
         """The apps of a node."""
@@ -73,11 +72,8 @@ class Pool:
             "HOLDFAST_LINK_KEYS": str(self.directory / "link-keys.json"),
             "HOLDFAST_PUBLIC_URL": "https://files.example",
         }
-        command = [sys.executable, "-m", "holdfast", "worker", "--node", node]
-        command += ["--inbox-prefix", INBOXES["worker"]]
-        self.workers[node] = subprocess.Popen(
-            dies_with_this_process(command), env=environment, start_new_session=True
-        )
+        command = ["worker", "--node", node, "--inbox-prefix", INBOXES["worker"]]
+        self.workers[node] = Forked(command, environment)
 
     def kill(self, node: str) -> None:
         """End a worker as the kernel would."""
@@ -90,7 +86,7 @@ class Pool:
         for worker in self.workers.values():
             worker.terminate()
         for worker in self.workers.values():
-            worker.wait(20)
+            worker.wait(STOP_SECONDS)
 
 
 @pytest.fixture(scope="module")

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any, Final, get_type_hints
 
 from cyclopts import Parameter
 
-from holdfast.cli.exit_codes import exit_code_of
-from holdfast.cli.settings import WorkerFlags
+from holdfast.cli.base.exit_codes import exit_code_of
+from holdfast.cli.base.settings import WorkerFlags
 from holdfast.domain import limits
 from holdfast.domain.blob_names import MAX_BLOB_NAME_BYTES, MAX_LABELS_BYTES
 from holdfast.errors import ERRORS
 from holdfast.gateway.settings import GatewaySettings, setting_variable
 from holdfast.protocol.operation import AnyOperation, Body
-from holdfast.protocol.schemas import sides
+from holdfast.protocol.schema.documents import sides
 from holdfast.protocol.table import OPERATIONS
 from holdfast.runtime.config import SETTINGS, Config, flag_of, variable_of
 from holdfast.transport.options import NatsOptions
@@ -211,7 +211,7 @@ def headings(text: str) -> list[tuple[int, str]]:
 
 
 def anchor_of(title: str) -> str:
-    """What a link to the heading ``title`` has after its ``#``."""
+    """The part after ``#`` of a link to the heading ``title``."""
     return re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
 
 

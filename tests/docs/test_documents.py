@@ -67,7 +67,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def environment(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """What a reader's terminal has while a worker serves."""
+    """The environment of a reader's terminal while a worker serves."""
     scripts = str(Path(sys.executable).parent)
     variables = {
         name: value
@@ -90,13 +90,13 @@ def environment(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         yield variables
     finally:
         worker.terminate()
-        assert worker.wait(30) == 0
+        assert worker.wait(60) == 0
 
 
 def run(
     command: list[str], program: str, environment: dict[str, str], url: str, directory: Path
 ) -> str:
-    """What ``program``, told the server's ``url``, writes. Fails if it does."""
+    """The output of ``program``, told the server's ``url``. Fails if it does."""
     assert DEFAULT_URL in program
     ended = subprocess.run(
         [*command, program.replace(DEFAULT_URL, url)],

@@ -82,7 +82,7 @@ def start(deployment: Deployment) -> subprocess.Popen[str]:
 
 
 def ended(service: subprocess.Popen[str]) -> str:
-    """What the service says at its end."""
+    """The service's last words."""
     said, _ = service.communicate(timeout=SECONDS)
     assert service.returncode == 0
     return said

@@ -1,4 +1,4 @@
-"""What may go, what is to be touched, and what was lost."""
+"""The plan of a collection: what may go, what is to be touched, and what was lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What may be a command is what every reader can read."""
+"""A command is whatever every reader can read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is told of a deployment, and how bad it is."""
+"""The findings about a deployment, and how bad they are."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_a_bucket_that_is_nearly_full_is_told(size: int, most: int, *, told: boo
 
 
 def count(server: str, **fields: int) -> StreamCount:
-    """What a server says of its copy."""
+    """A server's account of its copy."""
     told = {"last": 9, "messages": 5, "bytes": 50, "deleted": 4, **fields}
     return StreamCount(server=server, stream="OBJ_blobs", **told)
 

@@ -1,4 +1,4 @@
-"""What links point at: paths that arrive as they were sent, below where clients reach a gateway."""
+"""The targets of links: paths arrive as they were sent, below a gateway's public address."""
 
 from __future__ import annotations
 

@@ -431,7 +431,7 @@ BESIDE = [
 
 
 def restic(repository: Path, *arguments: str) -> str:
-    """What restic says."""
+    """The output of restic."""
     environment = {
         **os.environ,
         "TZ": "Europe/Berlin",

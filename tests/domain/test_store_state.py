@@ -1,4 +1,4 @@
-"""What of a store is not as it should be, in sentences that say what to do."""
+"""The faults of a store, in sentences that say what to do."""
 
 from __future__ import annotations
 

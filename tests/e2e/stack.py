@@ -37,7 +37,7 @@ class Stack:
         self.url = f"nats://127.0.0.1:{self.port}"
 
     def compose(self, *arguments: str, data: bytes | None = None) -> str:
-        """What the command printed on standard output. Raises CalledProcessError."""
+        """Run Compose; its standard output. Raises CalledProcessError."""
         done = subprocess.run(
             ["docker", "compose", "--project-name", self.project, *arguments],
             cwd=ROOT,
@@ -79,7 +79,7 @@ class Stack:
         return found
 
     def violations(self) -> list[str]:
-        """What the servers refused to their users since they were made."""
+        """The servers' refusals to their users since they were made."""
         log = self.compose("logs", "--no-log-prefix", "nats-1", "nats-2", "nats-3")
         return [line for line in log.splitlines() if "Violation" in line]
 

@@ -11,7 +11,6 @@ import pytest
 from nats.errors import TimeoutError as NatsTimeoutError
 from tests.deployment import Asker, Deployment, code_of
 from tests.e2e_blobs.hostile import VERBS, Hostile, Maker
-from tests.examples import at_length
 
 from holdfast.errors import ERRORS
 
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.nats, pytest.mark.slow]
 
+REQUESTS = 2_000
 IN_FLIGHT = 64
 SEED = 20_260_301
 LISTED = {error.code for error in ERRORS} | {"ok"}
@@ -36,16 +36,15 @@ LISTED = {error.code for error in ERRORS} | {"ok"}
 @pytest.mark.fault("I07")
 @pytest.mark.fault("I08")
 @pytest.mark.fault("I13")
-@pytest.mark.parametrize("requests", at_length(2_000, 5_000))
 async def test_hostile_requests_get_listed_codes_and_the_worker_goes_on(
-    ask: Asker, client: Client, deployment: Deployment, requests: int
+    ask: Asker, client: Client, deployment: Deployment
 ) -> None:
     kept = b"kept through it all"
     digests = [(await ask.json("blob.put", data))["digest"] for data in (kept, b"other", b"")]
     opened = [await ask.json("blob.open") for _ in range(3)]
     part_subject = opened[0]["part_subject"].rpartition(".")[0]
     maker = Maker(SEED, digests[1:], [upload["upload"] for upload in opened])
-    left = (maker.make() for _ in range(requests))
+    left = (maker.make() for _ in range(REQUESTS))
     codes: Counter[tuple[str, str]] = Counter()
 
     def subject_of(request: Hostile) -> str:
@@ -71,7 +70,7 @@ async def test_hostile_requests_get_listed_codes_and_the_worker_goes_on(
 
     await asyncio.gather(*(send_some(left) for _ in range(IN_FLIGHT)))
 
-    assert codes.total() == requests
+    assert codes.total() == REQUESTS
     assert {verb for verb, _ in codes} == {*VERBS, "part"}
     assert {"ok", "invalid", "not_found"} <= {code for _, code in codes}
     assert (await ask("blob.get", digests[0].encode())).data == kept

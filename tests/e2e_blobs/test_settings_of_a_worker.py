@@ -1,4 +1,4 @@
-"""What a worker does under other settings: stores, a small server, metrics, limits, draining."""
+"""A worker under other settings: stores, a small server, metrics, limits, draining."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.deployment import Asker, Deployment, code_of, deployed
 from holdfast.client import connect, connect_sync
 from holdfast.domain.digest import digest_of
 from holdfast.domain.limits import max_inline_bytes, part_bytes
-from holdfast.stores.jetstream.meta import meta_subject
+from holdfast.stores.jetstream.blobs.meta import meta_subject
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -119,7 +119,7 @@ def test_metrics_are_served_where_a_port_is_given(nats_url: str) -> None:
         check_round_trip(deployment)
 
         url = f"http://127.0.0.1:{port}/metrics"
-        with urllib.request.urlopen(url, timeout=5) as answer:
+        with urllib.request.urlopen(url, timeout=30) as answer:
             text = answer.read().decode()
 
     assert 'operation="put"' in text

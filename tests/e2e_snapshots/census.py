@@ -1,4 +1,4 @@
-"""What lies in the streams of a deployment, message by message, as their leaders have it."""
+"""The content of a deployment's streams, message by message, as their leaders have it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from tests.nats.tools import connected
 
 from holdfast.bootstrap.sources import SOURCES
 from holdfast.repository.uploads.stagings import living_stagings
-from holdfast.stores.jetstream.meta import decode_meta
-from holdfast.stores.jetstream.provisioning import bucket_names
+from holdfast.stores.jetstream.blobs.meta import decode_meta
+from holdfast.stores.jetstream.buckets.provisioning import bucket_names
 from holdfast.stores.jetstream.records import OPERATION, KeyValueRecordStore
 from holdfast.transport.inbox import Inbox
 from holdfast.transport.jetstream import JetStream
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from tests.deployment import Deployment
 
-    from holdfast.stores.jetstream.provisioning import Buckets
+    from holdfast.stores.jetstream.buckets.provisioning import Buckets
     from holdfast.transport.jetstream_messages import StoredMessage
 
 

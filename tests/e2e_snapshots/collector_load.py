@@ -48,7 +48,7 @@ class GivenUpError(Exception):
 
 
 class Load:
-    """What callers do, and what they were told.
+    """The calls, and their answers.
 
     A name or a state has one of the bytes that are noted for it; None: there is none.
     """
@@ -263,7 +263,7 @@ class Load:
                     await self._asked("delete snapshot", self.site.ask("snapshot.delete", key=key))
 
     async def _asked[T](self, verb: str, doing: Awaitable[T]) -> T:
-        """What is answered; how it ended is counted."""
+        """Ask; the answer. How it ended is counted."""
         code = "ok"
         try:
             return await doing
@@ -299,5 +299,5 @@ def _head(found: object) -> object:
 
 
 def _after(had: set[bytes | None], new: set[bytes | None], outcome: Outcome) -> set[bytes | None]:
-    """What may be there after a change to one of ``new`` that ended so."""
+    """The values that may be there after a change to one of ``new`` that ended so."""
     return {"done": new, "not done": had, "unknown": had | new}[outcome]

@@ -18,7 +18,7 @@ LARGE_BYTES = 1_500_000
 
 
 def child(name: str, url: str, prefix: str, apps: Path) -> list[str]:
-    """What was not done as it was answered."""
+    """The deeds that differ from their answers."""
     wrong = []
     content = f"of {name}"
     with holdfast.connect_sync(servers=url, prefix=prefix) as hf:

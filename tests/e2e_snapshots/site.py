@@ -115,7 +115,7 @@ class Site:
             cursor = {"cursor": page["cursor"]}
 
     async def verified(self, key: str) -> Record:
-        """What reading all of ``key`` back found, over all pages of the answer."""
+        """The result of reading all of ``key`` back, over all pages of the answer."""
         total: Record = {"packs": 0, "frames": 0, "bytes": 0, "damaged": []}
         cursor: dict[str, str] = {}
         while True:
@@ -168,7 +168,7 @@ class Site:
         return head, b"".join(parts)[skip : skip + int(head["Blob-Length"])]
 
     async def stored_bytes(self) -> int:
-        """What the streams with packs and records hold."""
+        """The bytes in the streams with packs and records."""
         streams = await self.client.jetstream().streams_info()
         prefix = self.deployment.prefix
         return sum(stream.state.bytes for stream in streams if prefix in (stream.config.name or ""))
@@ -178,7 +178,7 @@ class Site:
         return [sys.executable, "-m", "holdfast", *map(str, words)]
 
     def environment(self) -> dict[str, str]:
-        """What a command needs to reach the workers."""
+        """The environment in which a command reaches the workers."""
         kept = {
             name: value
             for name, value in os.environ.items()
@@ -187,7 +187,7 @@ class Site:
         return kept | {"NATS_URL": self.deployment.url, "HOLDFAST_PREFIX": self.deployment.prefix}
 
     def run(self, *words: str | Path, stdin: bytes | None = None) -> bytes:
-        """What the command says on stdout. Raises AssertionError when it fails."""
+        """Run the command; its output. Raises AssertionError when it fails."""
         done = subprocess.run(
             self.command(*words),
             env=self.environment(),
@@ -200,7 +200,7 @@ class Site:
         return done.stdout
 
     def pipe(self, words: Sequence[str | Path], into: Sequence[str | Path], cwd: Path) -> None:
-        """What the command ``words`` says, read by the program ``into``. Both must succeed."""
+        """Run the command ``words``, and have ``into`` read its output. Both must succeed."""
         with subprocess.Popen(
             self.command(*words), env=self.environment(), stdout=subprocess.PIPE
         ) as saying:

@@ -1,4 +1,4 @@
-"""What was in a directory is what comes back, by a worker and by the client."""
+"""A directory comes back as it was, by a worker and by the client."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ _MOST_BESIDE: Final = 0.02
 """Of what is needed, so much may be there beside it: records, and what nothing needs."""
 
 _FIXED_BYTES: Final = 1 << 19
-"""What there is beside the blobs of a run that is short, however few these are."""
+"""The content beside the blobs of a short run, however few these are."""
 
 pytestmark = [pytest.mark.nats, pytest.mark.timeout(240 + 2 * _LASTS)]
 
@@ -167,7 +167,7 @@ async def settled(load: Load, streams: Streams) -> None:
 
 
 async def collected(load: Load) -> CollectionReply:
-    """What one collection did."""
+    """Collect once; the answer."""
     report = await load.client.collect()
     assert report.off is None
     assert [space.failure for space in report.spaces] == [None, None]
@@ -215,7 +215,7 @@ async def check_what_is_left(load: Load, streams: Streams) -> None:
 
 
 def told(report: CollectionReply, census: Census) -> str:
-    """What is there and what of it is needed, in bytes."""
+    """The bytes there, and the bytes of them that are needed."""
     reachable = sum(one.needed_bytes + one.pinned_bytes for one in report.spaces)
     chunks = sum(census.chunk_bytes.values())
     living = chunks + census.metas.bytes + census.records.bytes

@@ -212,7 +212,7 @@ async def test_the_same_in_msgpack(site: Site) -> None:
     answer = await site.client.request(
         site.deployment.subject("snapshot.files"),
         msgspec.msgpack.encode({"key": record["key"]}),
-        timeout=10,
+        timeout=30,
         headers={"Content-Type": MSGPACK},
     )
 

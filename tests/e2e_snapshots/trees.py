@@ -59,7 +59,7 @@ def look(tree: Path) -> dict[bytes, Seen]:
 
 
 def contents(tree: Path) -> dict[bytes, str]:
-    """What the files and links of ``tree`` hold, by relative path."""
+    """The content of the files and links of ``tree``, by relative path."""
     return {path: each.content for path, each in look(tree).items()}
 
 
@@ -232,12 +232,12 @@ def wreck(tree: Path) -> None:
 
 
 def leftovers(apps: Path) -> list[str]:
-    """What lies beside the apps: stagings."""
+    """The names beside the apps: stagings."""
     return [entry.name for entry in apps.iterdir() if entry.name.startswith(".")]
 
 
 def call(*command: str | Path, **given: Any) -> bytes:
-    """What ``command`` says on stdout. Raises CalledProcessError."""
+    """The output of ``command`` on stdout. Raises CalledProcessError."""
     done: subprocess.CompletedProcess[bytes] = subprocess.run(
         command, check=True, stdout=subprocess.PIPE, **given
     )

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MOST: int = 40 * MIB
-"""What any of them may take; without bounds each took hundreds, or thousands."""
+"""The most that any of them may take; without bounds each took hundreds, or thousands."""
 
 
 def peak(refused: Callable[[], object]) -> int:

@@ -91,7 +91,7 @@ def raw_frames() -> list[bytes]:
 
 
 def content(entry: Entry) -> bytes:
-    """What follows the header of ``entry``: its map, and bytes that count up."""
+    """The tar after the header of ``entry``: its map, and bytes that count up."""
     size = stored_bytes(entry)
     leading = b"" if entry.segments is None else sparse_map(entry.segments, entry.size)
     data = leading + bytes(range(256)) * 80

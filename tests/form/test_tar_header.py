@@ -37,7 +37,7 @@ KINDS = {
 
 
 def data_of(entry: Entry) -> bytes:
-    """What a tar has after the header of ``entry``, which is full of x."""
+    """The tar after the header of ``entry``, which is full of x."""
     stored = stored_bytes(entry)
     leading = b"" if entry.segments is None else sparse_map(entry.segments, entry.size)
     return leading + b"x" * (stored - len(leading)) + bytes(padding(stored))
@@ -50,13 +50,13 @@ def tar_of(entries: list[Entry]) -> bytes:
 
 
 def listed(tar: bytes) -> list[tarfile.TarInfo]:
-    """What Python's tarfile finds in ``tar``."""
+    """The members that Python's tarfile finds in ``tar``."""
     with tarfile.open(fileobj=io.BytesIO(tar), encoding="utf-8", errors="surrogateescape") as found:
         return found.getmembers()
 
 
 def content(tar: bytes, member: tarfile.TarInfo) -> bytes:
-    """What the file ``member`` reads as."""
+    """The content of the file ``member``."""
     with tarfile.open(fileobj=io.BytesIO(tar)) as found:
         read = found.extractfile(member)
         assert read is not None

@@ -113,4 +113,4 @@ def gateway_process(deployment: Deployment, *flags: str) -> Iterator[tuple[str, 
             yield process.stdout.readline().strip(), process.pid
         finally:
             process.terminate()
-            process.wait(30)
+            process.wait(60)

@@ -1,4 +1,4 @@
-"""Who may do what over HTTP: by tokens, by links, from this machine. Others learn nothing."""
+"""Rights over HTTP: by tokens, by links, from this machine. Others learn nothing."""
 
 from __future__ import annotations
 

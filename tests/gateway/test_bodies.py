@@ -10,7 +10,7 @@ from starlette.requests import Request
 
 from holdfast.domain.limits import MIB
 from holdfast.errors import RateLimitedError
-from holdfast.gateway.bodies import Bodies
+from holdfast.gateway.content.bodies import Bodies
 from holdfast.gateway.problems import HttpError
 from holdfast.gateway.settings import GatewaySettings
 

@@ -39,7 +39,7 @@ PAGES: Final = ("http.md", "links.md", "uploads.md")
 ROW: Final = re.compile(r"^\| [^|]+ \| (`(?:curl|wget) .*`.*) \| (.*) \|$", re.MULTILINE)
 COMMAND: Final = re.compile(r"`((?:curl|wget) [^`]*)`")
 TROUBLE: Final = {"503"}
-"""What is answered only where something is broken, as other tests have it."""
+"""Answers where something is broken: other tests have them."""
 
 ABSENT: Final = "0" * 64
 NO_ID: Final = "00000000-0000-7000-8000-000000000000"
@@ -67,7 +67,7 @@ class Shell:
 
     @property
     def file(self) -> Path:
-        """What ``FILE`` is."""
+        """The file that ``FILE`` stands for."""
         return self.directory / self.values["FILE"]
 
     def holds(self, data: bytes) -> None:
@@ -116,7 +116,7 @@ def _begun(words: list[str]) -> str:
 
 
 def write_too_deep(directory: Path) -> None:
-    """What no snapshot can hold: a path of more than 4,096 bytes."""
+    """Write what no snapshot can hold: a path of more than 4,096 bytes."""
     directory.mkdir(exist_ok=True)
     at = os.open(directory, os.O_DIRECTORY)
     for _ in range(17):

@@ -152,7 +152,7 @@ def asked_slowly(url: str, digest: str) -> Iterator[BufferedReader]:
 
 
 def read_body(answer: BufferedReader) -> bytes:
-    """What comes behind the headers, until the end."""
+    """The bytes behind the headers, until the end."""
     while answer.readline() not in {b"\r\n", b""}:
         pass
     return answer.read()

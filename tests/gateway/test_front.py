@@ -1,4 +1,4 @@
-"""What every request passes: limits, the trace, metrics, origins, and the drain."""
+"""The front of all requests: limits, the trace, metrics, origins, and the drain."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from tests.gateway.conftest import serving
 from tests.tracing.kept import Kept
 
 from holdfast.errors import RateLimitedError
-from holdfast.gateway.bodies import MAX_OPEN_FORM_BYTES, MAX_OPEN_FORMS
+from holdfast.gateway.content.bodies import MAX_OPEN_FORM_BYTES, MAX_OPEN_FORMS
 from holdfast.gateway.front import Front
+from holdfast.gateway.http_route import ROUTE
 from holdfast.gateway.limits import MAX_ADDRESSES, RequestLimits
 from holdfast.gateway.meters import Meters
-from holdfast.gateway.route import ROUTE
 from holdfast.runtime.logs import configure_logging
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ def test_metrics_tell_of_requests_and_of_the_pool(http: httpx.Client) -> None:
 
 @pytest.fixture
 def written() -> Iterator[io.StringIO]:
-    """What is logged meanwhile, as JSON."""
+    """The events that are logged meanwhile, as JSON."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     stream = io.StringIO()
@@ -185,7 +185,7 @@ def written() -> Iterator[io.StringIO]:
 
 
 def request_line(written: io.StringIO) -> dict[str, Any]:
-    """What the log says of the first request in it."""
+    """The log's line of its first request."""
     lines: list[dict[str, Any]] = [json.loads(line) for line in written.getvalue().splitlines()]
     return next(line for line in lines if line["event"] == "http_request")
 

@@ -12,7 +12,7 @@ from nats.aio.client import Client as NatsClient
 from tests.deployment import ask_all
 from tests.gateway.conftest import serving
 
-from holdfast.gateway.health import FRESH_SECONDS
+from holdfast.gateway.routes.health import FRESH_SECONDS
 from holdfast.protocol.status import GET_STATUS
 
 if TYPE_CHECKING:

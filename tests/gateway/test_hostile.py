@@ -37,7 +37,7 @@ class Raw:
         return self.rest()
 
     def rest(self) -> bytes:
-        """What comes until the end."""
+        """The bytes until the end."""
         received = bytearray()
         try:
             while chunk := self.socket.recv(65536):

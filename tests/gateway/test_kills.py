@@ -85,7 +85,7 @@ def upload(http: httpx.Client, data: bytes, sent: Callable[[], None]) -> str:
 
 
 def download(url: str, path: Path, size: int) -> bytes:
-    """What curl has in the end, which goes on where it was cut off."""
+    """The bytes that curl has in the end, which goes on where it was cut off."""
     while not path.exists() or path.stat().st_size < size:
         command = ["curl", "-sS", "--fail", "-C", "-", "-o", str(path), url]
         subprocess.run(command, check=False, timeout=120, stderr=subprocess.DEVNULL)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.gateway.ranges import MAX_RANGES, ByteRange, UnsatisfiableError, parse_range
+from holdfast.gateway.content.ranges import MAX_RANGES, ByteRange, UnsatisfiableError, parse_range
 
 SIZE = 100
 

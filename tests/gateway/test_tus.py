@@ -21,7 +21,7 @@ from tests.js.scripts import run_script_here
 from tusclient.client import TusClient
 
 from holdfast.client import connect, connect_sync
-from holdfast.client.opened_upload import OpenedUpload, look
+from holdfast.client.puts.opened_upload import OpenedUpload, look
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

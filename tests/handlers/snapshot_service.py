@@ -62,7 +62,7 @@ class Gate:
         self._open.set()
 
     async def pass_through(self) -> None:
-        """What the change does."""
+        """Say that the change is here, and wait until it may go on."""
         self._reached.set()
         await self._open.wait()
 
@@ -110,6 +110,8 @@ class PackSpace(MemoryBlobStore):
     full = False
     gate: Gate | None = None
     gets = 0
+    puts = 0
+    looks = 0
 
     def __init__(self, clock: Callable[[], datetime]) -> None:
         super().__init__()
@@ -134,6 +136,15 @@ class PackSpace(MemoryBlobStore):
             self.seen[digest] = self.clock()
         return True
 
+    async def missing(
+        self, digests: Sequence[Digest], *, partial: bool = False, counted: bool = False
+    ) -> list[Digest]:
+        """See `BlobStore.missing`."""
+        self.looks += 1
+        missing = await super().missing(digests, partial=partial, counted=counted)
+        lost = self.lost if counted else ()
+        return [one for one in dict.fromkeys(digests) if one in missing or one in lost]
+
     async def get(self, info: BlobInfo) -> bytes:
         """See `BlobStore.get`."""
         self.gets += 1
@@ -151,6 +162,7 @@ class PackSpace(MemoryBlobStore):
 
     async def put(self, digest: Digest, data: Buffer, attributes: Attributes) -> Stored:
         """See `BlobStore.put`."""
+        self.puts += 1
         if self.full:
             raise QuotaExceededError("the store is full")
         if digest in self.lost:
@@ -163,7 +175,7 @@ class PackSpace(MemoryBlobStore):
 
 
 class Shared:
-    """What the workers of one deployment share."""
+    """The stores that the workers of one deployment share."""
 
     def __init__(self) -> None:
         self.time = Time()
@@ -201,7 +213,7 @@ class Shared:
         return gate
 
     async def stored_packs(self) -> list[Digest]:
-        """What the space of packs holds."""
+        """The digests in the space of packs."""
         listing = await self.packs.list_blobs(prefix="", cursor=None, limit=100_000)
         return [entry.digest for entry in listing.entries if isinstance(entry, BlobInfo)]
 

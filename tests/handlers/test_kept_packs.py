@@ -75,14 +75,37 @@ async def test_the_workers_clock_says_nothing_about_when_a_pack_was_seen(
     assert sorted(set(packs.touched)) == sorted(await needed(site))
 
 
-async def test_what_the_parent_needs_is_touched_only_where_it_was_put_again(site: Site) -> None:
-    """The parent vouches for the frames it needs itself, and a pack may hold more than these."""
-    await site.create()
+async def test_an_unchanged_snapshot_puts_and_touches_nothing_and_looks_once(site: Site) -> None:
+    """All packs lie in one batch, asked for in one go. The root and its page are read once."""
+    first = await site.create()
+    packs = site.shared.packs
+    packs.gets = packs.puts = packs.looks = 0
     site.shared.time.advance(A_QUARTER + 1)
 
-    record = await site.create()  # of the same files: the root is put again, and nothing else
+    second = await site.create()
 
-    assert site.shared.packs.touched == [record["digest"]]
+    assert second["digest"] == first["digest"]
+    assert len(await needed(site)) > 2
+    assert (packs.gets, packs.puts, packs.looks, packs.touched) == (2, 0, 1, [])
+
+
+async def test_what_the_parent_needs_is_not_touched_but_what_a_put_finds_is(site: Site) -> None:
+    """The parent vouches for the frames it needs itself, and a pack may hold more than these."""
+    assert site.root is not None
+    app, first = site.root / "shop", await site.create()
+    before = app.stat()
+    site.write("shop/new", b"more")
+    second = await site.create()
+    (app / "new").unlink()
+    os.utime(app, ns=(before.st_atime_ns, before.st_mtime_ns))
+    site.shared.time.advance(A_QUARTER + 1)
+    packs = site.shared.packs
+
+    third = await site.create()  # of the first one's files: its root is found
+
+    assert third["digest"] == first["digest"] != second["digest"]
+    assert third["digest"] in packs.touched
+    assert [one for one in packs.touched if packs._blobs[one].info.size > 100_000] == []
 
 
 @pytest.mark.parametrize("change", [False, True], ids=["as it was", "with another file"])

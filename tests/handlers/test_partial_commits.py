@@ -84,7 +84,7 @@ async def test_a_commit_of_what_is_kept_of_packs_is_ok(tmp_path: Path) -> None:
 
 
 def needed_of(archive: Archive) -> dict[Digest, Ranges]:
-    """What the snapshot needs of its packs of data."""
+    """The bytes of its packs of data that the snapshot needs."""
     store = MemoryPackStore()
     store.packs.update(archive.packs)
     reader = SnapshotReader(store, archive.root)

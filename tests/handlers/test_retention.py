@@ -1,4 +1,4 @@
-"""What is asked about keeping snapshots, of a worker over stores in memory and on disk."""
+"""Requests about keeping snapshots, to a worker over stores in memory and on disk."""
 
 from __future__ import annotations
 

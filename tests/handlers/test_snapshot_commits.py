@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Archive:
-    """What a client has before it puts anything."""
+    """A client's snapshot before it puts anything."""
 
     def __init__(self, directory: Path, root: Digest, packs: dict[Digest, bytes]) -> None:
         self.directory = directory

@@ -41,7 +41,7 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
 
 
 async def leave_snapshot(site: Site, op_id: str, owner: str) -> SnapshotKey:
-    """What is there when the answer to the beginning of a snapshot was lost."""
+    """Leave a snapshot as it is when the answer to its beginning was lost; its key."""
     key = SnapshotKey("shop", site.shared.new_uuid())
     await Ops(site.shared.ops).claim(op_id, str(key))
     record = StoredSnapshot(
@@ -57,7 +57,7 @@ async def leave_snapshot(site: Site, op_id: str, owner: str) -> SnapshotKey:
 
 
 async def leave_restore(site: Site, op_id: str, owner: str, snapshot: str, root: str) -> str:
-    """What is there when the answer to the beginning of a restore was lost."""
+    """Leave a restore as it is when the answer to its beginning was lost; its id."""
     restore = site.shared.new_uuid()
     await Ops(site.shared.ops).claim(op_id, restore)
     record = StoredRestore(
@@ -171,7 +171,7 @@ async def test_a_repeat_of_what_did_not_even_begin_begins_it(site: Site) -> None
 
 
 async def give_up(site: Site) -> None:
-    """What another worker does with the one restore that is pending."""
+    """End the one restore that is pending, as another worker would."""
     ledger = Ledger(site.shared.records)
     [held] = [held async for held in ledger.live(RESTORE)]
     await ledger.take(held, lambda record: msgspec.structs.replace(record, state="failure"))

@@ -17,7 +17,7 @@ import zstandard
 from tests.handlers.snapshot_service import LEASE_SECONDS, DiskShared, Shared, Site
 
 from holdfast.errors import CorruptError
-from holdfast.repository.snapshots.content import MAX_WINDOWS
+from holdfast.repository.snapshots.reading.content import MAX_WINDOWS
 from holdfast.runtime.dispatch import Dispatcher
 
 if TYPE_CHECKING:
@@ -293,7 +293,8 @@ async def test_what_does_not_end_before_the_deadline_of_a_drain_is_a_failure(sit
     await announced.wait()
 
     draining = asyncio.create_task(site.service.jobs.drain(0))
-    await asyncio.sleep(0)
+    [job] = site.service.jobs._jobs.values()
+    await job.wait_stopped()
     announced.go_on()
     await draining
 

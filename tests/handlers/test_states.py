@@ -72,7 +72,7 @@ class StatesService:
         return code
 
     async def problem(self, verb: str, body: dict[str, Any], **headers: str) -> Any:
-        """What a failed answer says."""
+        """The problem in a failed answer."""
         answer = await self.answer(verb, body, **headers)
         assert answer.error is not None
         return msgspec.json.decode(answer.body)

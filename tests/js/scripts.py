@@ -32,7 +32,7 @@ def find_node() -> str:
 
 
 def run_script_here(script: str, *arguments: str) -> Any:
-    """What a script printed, read as JSON."""
+    """A script's output, read as JSON."""
     done = subprocess.run(
         [find_node(), str(HERE / script), *arguments],
         capture_output=True,

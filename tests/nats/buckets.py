@@ -14,9 +14,13 @@ from tests.nats.tools import FlakyJetStream
 
 from holdfast.bootstrap.sources import SOURCES
 from holdfast.protocol.headers import BLOB_PART
-from holdfast.stores.jetstream.meta import chunk_subject, decode_meta, meta_subject
-from holdfast.stores.jetstream.objects import ObjectBlobStore
-from holdfast.stores.jetstream.provisioning import ensure_stream, object_stream, record_stream
+from holdfast.stores.jetstream.blobs.meta import chunk_subject, decode_meta, meta_subject
+from holdfast.stores.jetstream.blobs.objects import ObjectBlobStore
+from holdfast.stores.jetstream.buckets.provisioning import (
+    ensure_stream,
+    object_stream,
+    record_stream,
+)
 from holdfast.stores.jetstream.records import KeyValueRecordStore
 from holdfast.stores.location import BucketLocation
 from holdfast.transport.inbox import Inbox
@@ -25,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from holdfast.domain.digest import Digest
-    from holdfast.stores.jetstream.meta import ObjectMeta
+    from holdfast.stores.jetstream.blobs.meta import ObjectMeta
     from holdfast.transport.connection import Connection
     from holdfast.transport.jetstream_messages import StoredMessage
 

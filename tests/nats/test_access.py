@@ -1,4 +1,4 @@
-"""Who may connect, and over what: passwords, tokens, nkeys, permissions, TLS."""
+"""Connecting: passwords, tokens, nkeys, permissions, TLS."""
 
 from __future__ import annotations
 

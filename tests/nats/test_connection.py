@@ -226,7 +226,7 @@ class TestReconnecting:
         async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
             port = server.sockets[0].getsockname()[1]
             async with connected(NatsOptions(servers=(f"nats://127.0.0.1:{port}",))):
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(30):
                     await visits.get()
                     await visits.get()
 

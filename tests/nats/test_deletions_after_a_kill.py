@@ -17,7 +17,7 @@ from tests.nats.buckets import NOW, Bucket
 from tests.nats.tools import FlakyJetStream, connected, kill, until
 
 from holdfast.errors import NotFoundError
-from holdfast.stores.jetstream.meta import chunk_subject, meta_subject, tombstone
+from holdfast.stores.jetstream.blobs.meta import chunk_subject, meta_subject, tombstone
 from holdfast.stores.ports import BlobInfo
 from holdfast.transport.inbox import Inbox
 from holdfast.transport.jetstream_messages import ROLLUP, TTL

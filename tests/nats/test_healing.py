@@ -269,7 +269,7 @@ class Stopped:
         return self.reached.is_set()
 
     async def go_on(self, task: asyncio.Task[bool]) -> bool | None:
-        """What it ends with; None: it failed."""
+        """Go on to the end; the result, or None where it failed."""
         self.gate.set()
         try:
             return await task

@@ -1,8 +1,9 @@
-"""What is known after each JetStream call: applied, surely not applied, or unknown."""
+"""The outcome of each JetStream call: applied, surely not applied, or unknown."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from holdfast.transport import jetstream as jetstream_module
 from holdfast.transport import jetstream_calls as jetstream_calls_module
 from holdfast.transport import liveness as liveness_module
 from holdfast.transport.inbox import Inbox
-from holdfast.transport.jetstream import JetStream
+from holdfast.transport.jetstream import CATCH_UP_SECONDS, JetStream
 from holdfast.transport.jetstream_messages import (
     EXPECTED_SUBJECT_SEQUENCE,
     MSG_ID,
@@ -71,6 +72,24 @@ async def test_what_waits_for_a_connection_ends_with_it(connection: Connection) 
             await patient.publish("anything.a", b"x", {MSG_ID: "1"})
 
 
+class Clock:
+    """Time as it passes, and ``ahead`` seconds more."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.ahead
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """What a leader's time is measured by."""
+    clock = Clock()
+    monkeypatch.setattr(jetstream_module, "time", clock)
+    return clock
+
+
 class TestALeaderThatIsBehind:
     """It lacks what was acknowledged: nothing is concluded from its word until it has caught up."""
 
@@ -119,23 +138,23 @@ class TestALeaderThatIsBehind:
         assert (await jetstream.state(stream)).last_sequence == 0
 
     async def test_what_a_stream_has_lost_is_not_waited_for_for_ever(
-        self, jetstream: JetStream, behind: str, monkeypatch: pytest.MonkeyPatch
+        self, jetstream: JetStream, behind: str, clock: Clock
     ) -> None:
-        monkeypatch.setattr(jetstream_module, "CATCH_UP_SECONDS", 0.2)
         with pytest.raises(UnavailableError):
             await jetstream.state(behind)
-        await asyncio.sleep(0.25)
+        clock.ahead += CATCH_UP_SECONDS
 
         assert (await jetstream.state(behind)).last_sequence == 0
         assert (await jetstream.state(behind)).last_sequence == 0
 
 
 class Leader:
-    """What answers for the stream ``S`` of the domain ``fake``, whose last sequence is ``last``."""
+    """An answerer for the stream ``S`` of the domain ``fake``, whose last sequence is ``last``."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, clock: Clock) -> None:
         self.last = 0
         self.slow_seconds = 0.0
+        self._clock = clock
         self._connection = connection
         self._acknowledged = 0
         connection.route("$JS.fake.API.STREAM.INFO.S", self._inform)
@@ -147,69 +166,65 @@ class Leader:
 
     def _inform(self, message: Message) -> None:
         body = b'{"created":"then","state":{"last_seq":%d}}' % self.last
-        loop = asyncio.get_running_loop()
-        loop.call_later(self.slow_seconds, self._connection.send, message.reply, body)
+        self._clock.ahead += self.slow_seconds
+        self._connection.send(message.reply, body)
 
 
 class TestHowLongALeaderMayCatchUp:
     """From when it was seen to be behind, and anew once it was not."""
 
-    @pytest.fixture(autouse=True)
-    def soon(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(jetstream_module, "CATCH_UP_SECONDS", 0.3)
-
-    async def behind(self, connection: Connection) -> tuple[Leader, JetStream]:
-        leader = Leader(connection)
+    async def behind(self, connection: Connection, clock: Clock) -> tuple[Leader, JetStream]:
+        leader = Leader(connection, clock)
         jetstream = JetStream(connection, Inbox(connection), domain="fake")
         await jetstream.publish("fake.put", b"", {})
         leader.last = 0
         return leader, jetstream
 
     async def test_an_answer_that_took_its_time_does_not_shorten_it(
-        self, connection: Connection
+        self, connection: Connection, clock: Clock
     ) -> None:
-        leader, jetstream = await self.behind(connection)
-        for leader.slow_seconds in (0.4, 0.0):
+        leader, jetstream = await self.behind(connection, clock)
+        for leader.slow_seconds in (CATCH_UP_SECONDS, 0.0):
             with pytest.raises(UnavailableError, match="not caught up"):
                 await jetstream.state("S")
 
     async def test_one_that_was_behind_before_has_all_of_it_again(
-        self, connection: Connection
+        self, connection: Connection, clock: Clock
     ) -> None:
-        leader, jetstream = await self.behind(connection)
+        leader, jetstream = await self.behind(connection, clock)
         with pytest.raises(UnavailableError, match="not caught up"):
             await jetstream.state("S")
         await jetstream.publish("fake.put", b"", {})  # by one that has everything
-        await asyncio.sleep(0.4)
+        clock.ahead += CATCH_UP_SECONDS
         leader.last = 0
 
         with pytest.raises(UnavailableError, match="not caught up"):
             await jetstream.state("S")
 
     async def test_who_asked_before_it_was_given_up_believes_it_too(
-        self, connection: Connection
+        self, connection: Connection, clock: Clock
     ) -> None:
-        leader, jetstream = await self.behind(connection)
+        leader, jetstream = await self.behind(connection, clock)
         with pytest.raises(UnavailableError, match="not caught up"):
             await jetstream.state("S")
-        await asyncio.sleep(0.4)
+        clock.ahead += CATCH_UP_SECONDS
 
         states = await asyncio.gather(*(jetstream.state("S") for _ in range(3)))
 
         assert {state.last_sequence for state in states} == {leader.last}
 
     async def test_one_that_lost_something_and_goes_on_is_believed_in_the_end(
-        self, connection: Connection
+        self, connection: Connection, clock: Clock
     ) -> None:
-        leader, jetstream = await self.behind(connection)
+        leader, jetstream = await self.behind(connection, clock)
         await jetstream.publish("fake.put", b"", {})
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while True:
                 leader.last = 1
                 with suppress(UnavailableError):
                     assert (await jetstream.state("S")).last_sequence == 1
                     break
-                await asyncio.sleep(0.1)
+                clock.ahead += CATCH_UP_SECONDS / 5
 
 
 class TestTurnedAway:

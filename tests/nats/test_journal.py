@@ -20,8 +20,8 @@ from holdfast.errors import (
     QuotaExceededError,
     TooLargeError,
 )
+from holdfast.stores.jetstream.buckets.provisioning import ensure_stream, log_stream
 from holdfast.stores.jetstream.journal import CHECKSUM, StreamJournalStore
-from holdfast.stores.jetstream.provisioning import ensure_stream, log_stream
 from holdfast.stores.journal_ports import DamagedEntryError
 from holdfast.stores.location import BucketLocation
 from holdfast.transport.inbox import Inbox
@@ -68,7 +68,7 @@ async def store(connection: Connection, fresh_name: str) -> StreamJournalStore:
 
 @pytest.fixture
 def js(store: StreamJournalStore) -> FlakyJetStream:
-    """What ``store`` is on."""
+    """The JetStream that ``store`` is on."""
     assert isinstance(store._js, FlakyJetStream)
     return store._js
 

@@ -85,7 +85,7 @@ class TestKeyValueRecordStore(RecordStoreContract):
     @pytest.fixture
     def clean_up(self, store: KeyValueRecordStore) -> Callable[[], Awaitable[None]]:
         async def clean_up() -> None:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 while await fading_keys(store):  # noqa: ASYNC110  (no event tells)
                     await asyncio.sleep(0.1)
 
@@ -300,48 +300,29 @@ class TestManyKeys:
         await store.batch([new(key) for key in keys])
         paging = Paging(connection, Inbox(connection))
 
-        found = await KeyValueRecordStore(paging, store.bucket, new_id=new_nuid).list_keys("k")
-
-        assert found == keys
+        assert await keys_by(paging, store) == keys
         assert paging.asked > 6
 
-    async def test_a_key_that_moves_to_an_earlier_page_meanwhile_is_not_passed_over(
-        self, connection: Connection, store: KeyValueRecordStore, js: FlakyJetStream
-    ) -> None:
-        keys = [f"k.{number:02}" for number in range(12)]
-        await store.batch([new(key) for key in keys])
-
-        class Shrinking(Paging):
-            async def subjects(self, stream: str, filtered: str, offset: int) -> Told:
-                found = await super().subjects(stream, filtered, offset)
-                if self.asked == 2:
-                    for key in keys[:3]:
-                        await js.purge(store.stream, f"$KV.{store.bucket}.{key}")
-                return found
-
-        shrinking = Shrinking(connection, Inbox(connection))
-        found = await KeyValueRecordStore(shrinking, store.bucket, new_id=new_nuid).list_keys("k")
-
-        assert found == keys[3:]
-
-    async def test_keys_that_move_up_as_most_of_the_others_expire_are_not_passed_over(
-        self, connection: Connection, store: KeyValueRecordStore, js: FlakyJetStream
+    @pytest.mark.parametrize(("at", "gone"), [(2, 3), (1, 8)])
+    async def test_keys_that_move_to_an_earlier_page_meanwhile_are_not_passed_over(
+        self,
+        connection: Connection,
+        store: KeyValueRecordStore,
+        js: FlakyJetStream,
+        at: int,
+        gone: int,
     ) -> None:
         keys = [f"k.{number:02}" for number in range(10)]
         await store.batch([new(key) for key in keys])
 
-        class Expiring(Paging):
-            async def subjects(self, stream: str, filtered: str, offset: int) -> Told:
-                found = await super().subjects(stream, filtered, offset)
-                if self.asked == 1:
-                    for key in keys[:8]:
-                        await js.purge(store.stream, f"$KV.{store.bucket}.{key}")
-                return found
+        async def purge() -> None:
+            for key in keys[:gone]:
+                await js.purge(store.stream, f"$KV.{store.bucket}.{key}")
 
-        expiring = Expiring(connection, Inbox(connection))
-        found = await KeyValueRecordStore(expiring, store.bucket, new_id=new_nuid).list_keys("k")
+        paging = Paging(connection, Inbox(connection))
+        paging.after[at] = purge
 
-        assert found == keys[8:]
+        assert await keys_by(paging, store) == keys[gone:]
 
     async def test_keys_that_never_stop_moving_cannot_be_listed(
         self, connection: Connection, store: KeyValueRecordStore
@@ -356,7 +337,7 @@ class TestManyKeys:
         moving = Moving(connection, Inbox(connection))
 
         with pytest.raises(UnavailableError):
-            await KeyValueRecordStore(moving, store.bucket, new_id=new_nuid).list_keys("k")
+            await keys_by(moving, store)
 
     async def test_keys_that_come_meanwhile_do_no_harm(
         self, connection: Connection, store: KeyValueRecordStore
@@ -364,15 +345,13 @@ class TestManyKeys:
         keys = [f"k.{number:02}" for number in range(10)]
         await store.batch([new(key) for key in keys])
 
-        class Growing(Paging):
-            async def subjects(self, stream: str, filtered: str, offset: int) -> Told:
-                found = await super().subjects(stream, filtered, offset)
-                if self.asked == 1:
-                    await store.batch([new(f"k.0{number}-") for number in (0, 1)])
-                return found
+        async def grow() -> None:
+            await store.batch([new(f"k.0{number}-") for number in (0, 1)])
 
-        growing = Growing(connection, Inbox(connection))
-        found = await KeyValueRecordStore(growing, store.bucket, new_id=new_nuid).list_keys("k")
+        paging = Paging(connection, Inbox(connection))
+        paging.after[1] = grow
+
+        found = await keys_by(paging, store)
 
         assert set(keys) <= set(found)
         assert found == sorted(set(found))
@@ -403,15 +382,28 @@ def new(key: str) -> Put:
     return Put(key=key, value=b"", expected=0)
 
 
-class Paging(JetStream):
-    """A server that tells few subjects at once: a real one begins to at 100,000."""
+async def keys_by(js: JetStream, store: KeyValueRecordStore) -> list[str]:
+    """The keys of ``store`` below ``k``, as they are listed by ``js``."""
+    return await KeyValueRecordStore(js, store.bucket, new_id=new_nuid).list_keys("k")
 
-    asked = 0
+
+class Paging(JetStream):
+    """A server that tells few subjects at once: a real one begins to at 100,000.
+
+    Something may happen ``after`` so many pages.
+    """
+
+    def __init__(self, connection: Connection, inbox: Inbox) -> None:
+        super().__init__(connection, inbox)
+        self.asked = 0
+        self.after: dict[int, Callable[[], Awaitable[None]]] = {}
 
     async def subjects(self, stream: str, filtered: str, offset: int) -> Told:
         self.asked += 1
         found, total = await super().subjects(stream, filtered, 0)
         page = sorted(found)[offset : offset + 4]
+        if self.asked in self.after:
+            await self.after[self.asked]()
         return page[::-1], total
 
 

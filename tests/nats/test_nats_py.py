@@ -1,4 +1,4 @@
-"""What is relied on of nats-py's insides: its dependency is pinned to this minor version."""
+"""The insides of nats-py that are relied on: it is pinned to this minor version."""
 
 from __future__ import annotations
 

@@ -18,8 +18,8 @@ from tests.contracts.blob_store import (
 from tests.nats.buckets import Bucket
 
 from holdfast.domain.digest import digest_of
-from holdfast.stores.jetstream import walk as walk_module
-from holdfast.stores.jetstream.provisioning import ensure_stream, object_stream
+from holdfast.stores.jetstream.blobs import walk as walk_module
+from holdfast.stores.jetstream.buckets.provisioning import ensure_stream, object_stream
 from holdfast.stores.location import BucketLocation
 
 if TYPE_CHECKING:

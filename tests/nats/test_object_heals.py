@@ -36,11 +36,11 @@ from holdfast.errors import (
 )
 from holdfast.protocol.headers import BLOB_PART
 from holdfast.repository.blobs import BLOBS, Bare, BlobRepository, Content
-from holdfast.stores.jetstream import chunks as object_chunks_module
-from holdfast.stores.jetstream import commits as object_commits_module
-from holdfast.stores.jetstream import staging as object_staging_module
-from holdfast.stores.jetstream.meta import chunk_subject, meta_subject
-from holdfast.stores.jetstream.objects import ObjectBlobStore
+from holdfast.stores.jetstream.blobs import chunks as object_chunks_module
+from holdfast.stores.jetstream.blobs import commits as object_commits_module
+from holdfast.stores.jetstream.blobs import staging as object_staging_module
+from holdfast.stores.jetstream.blobs.meta import chunk_subject, meta_subject
+from holdfast.stores.jetstream.blobs.objects import ObjectBlobStore
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -57,7 +57,7 @@ def is_record(subject: str, headers: Mapping[str, str]) -> bool:
 
 
 async def lone_read(bucket: Bucket, digest: Digest) -> bytes | None:
-    """What anybody gets who asks for the blob; None where there is none. Corrupt is a failure."""
+    """The blob as anybody reads it; None where there is none. Corrupt is a failure."""
     try:
         return await bucket.store.get(await bucket.store.stat(digest, sure=True))
     except NotFoundError:
@@ -193,7 +193,7 @@ class TestPausedWriters:
 
 
 async def outcome[T](task: asyncio.Task[T]) -> T | HoldfastError:
-    """What came of it; anything but a listed error is a failure of the test."""
+    """The outcome; anything but a listed error is a failure of the test."""
     try:
         return await task
     except HoldfastError as error:

@@ -38,7 +38,7 @@ class Writer:
     copy: str
 
     async def go_on(self) -> Stored:
-        """What it ends with."""
+        """Go on to the end; the result."""
         self.paused.gate.set()
         return await self.task
 

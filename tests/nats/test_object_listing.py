@@ -11,10 +11,10 @@ from tests.contracts.blob_store import FAR_AHEAD, PART_BYTES, put, put_staged, s
 from tests.nats.buckets import NOW, Bucket
 
 from holdfast.errors import InvalidError
-from holdfast.stores.jetstream import listing as object_listing_module
-from holdfast.stores.jetstream import walk as object_walk_module
-from holdfast.stores.jetstream.meta import meta_subject, tombstone
-from holdfast.stores.jetstream.provisioning import ensure_stream, object_stream
+from holdfast.stores.jetstream.blobs import listing as object_listing_module
+from holdfast.stores.jetstream.blobs import walk as object_walk_module
+from holdfast.stores.jetstream.blobs.meta import meta_subject, tombstone
+from holdfast.stores.jetstream.buckets.provisioning import ensure_stream, object_stream
 from holdfast.stores.location import BucketLocation
 from holdfast.stores.ports import BlobInfo, BlobStore
 

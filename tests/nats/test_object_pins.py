@@ -24,8 +24,8 @@ from tests.nats.tools import Times
 
 from holdfast.domain.digest import Digest, digest_of
 from holdfast.errors import NotFoundError, OutcomeUnknownError
-from holdfast.stores.jetstream.meta import meta_subject
-from holdfast.stores.jetstream.object_records import CHANGE
+from holdfast.stores.jetstream.blobs.meta import meta_subject
+from holdfast.stores.jetstream.blobs.object_records import CHANGE
 from holdfast.stores.ports import Attributes, Stored
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def writes_record(subject: str, _: Mapping[str, str]) -> bool:
 
 
 async def change(bucket: Bucket, digest: Digest = DIGEST) -> str | None:
-    """What the last message of the blob's record says was changed of it."""
+    """The change that the last message of the blob's record names."""
     message = await bucket.js.last_message(bucket.stream, meta_subject(bucket.name, digest))
     assert message is not None
     return message.headers.get(CHANGE)
@@ -181,7 +181,7 @@ async def test_a_pin_without_any_answer_is_unknown_and_its_repeat_settles_it(
 
 
 async def announced_and_touched(bucket: Bucket) -> None:
-    """What a writer of a name does for its blob once the name is announced."""
+    """Do what a writer of a name does for its blob, once the name is announced."""
     if not await bucket.store.touch(DIGEST, unless_seen_since=FAR_AHEAD):
         await put_whole(bucket.store, DATA, UNPINNED)
 

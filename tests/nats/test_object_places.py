@@ -12,12 +12,12 @@ from tests.nats.tools import FlakyJetStream, Times
 
 from holdfast.domain.digest import Digest, digest_of
 from holdfast.errors import CorruptError, NotFoundError, OutcomeUnknownError
-from holdfast.stores.jetstream.places import REMEMBERED_SECONDS
+from holdfast.stores.jetstream.blobs.places import REMEMBERED_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from holdfast.stores.jetstream.objects import ObjectBlobStore
+    from holdfast.stores.jetstream.blobs.objects import ObjectBlobStore
     from holdfast.transport.jetstream_messages import StoredMessage
 
 pytestmark = pytest.mark.nats
@@ -27,7 +27,7 @@ DIGEST = digest_of(DATA)
 
 
 class Requests:
-    """What is asked of JetStream."""
+    """The requests to JetStream."""
 
     def __init__(self, bucket: Bucket) -> None:
         self.subjects: list[str] = []

@@ -28,9 +28,14 @@ from holdfast.errors import (
     QuotaExceededError,
     UnavailableError,
 )
-from holdfast.stores.jetstream import groups as put_groups_module
-from holdfast.stores.jetstream.groups import LEAST_PUTS, MOST_BYTES, MOST_BYTES_EACH, MOST_PUTS
-from holdfast.stores.jetstream.meta import meta_subject
+from holdfast.stores.jetstream.blobs import groups as put_groups_module
+from holdfast.stores.jetstream.blobs.groups import (
+    LEAST_PUTS,
+    MOST_BYTES,
+    MOST_BYTES_EACH,
+    MOST_PUTS,
+)
+from holdfast.stores.jetstream.blobs.meta import meta_subject
 from holdfast.stores.ports import BlobInfo
 from holdfast.transport import jetstream_calls as jetstream_calls_module
 from holdfast.transport.options import NatsOptions
@@ -40,7 +45,7 @@ if TYPE_CHECKING:
 
     from tests.conftest import StartServer
 
-    from holdfast.stores.jetstream.objects import ObjectBlobStore
+    from holdfast.stores.jetstream.blobs.objects import ObjectBlobStore
     from holdfast.stores.ports import Attributes, Stored
     from holdfast.transport.connection import Connection
     from holdfast.transport.jetstream_messages import Ack, BatchMessage, StoredMessage
@@ -82,7 +87,7 @@ def batches(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Batches:
 
 
 class Requests:
-    """What is asked of JetStream, without where."""
+    """The requests to JetStream, without their subjects."""
 
     def __init__(self, bucket: Bucket) -> None:
         self.verbs: list[str] = []

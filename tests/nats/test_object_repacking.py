@@ -14,7 +14,7 @@ from tests.nats.buckets import Bucket, Paused
 
 from holdfast.domain.digest import digest_of
 from holdfast.errors import NotFoundError
-from holdfast.stores.jetstream.meta import meta_subject
+from holdfast.stores.jetstream.blobs.meta import meta_subject
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -63,7 +63,7 @@ async def paused_once_the_record_is_read[T](
     ask: Callable[[BlobStore], Awaitable[T]],
     do: Callable[[Bucket], Awaitable[None]],
 ) -> T:
-    """What ``ask`` gives, where somebody does something between the record and the chunks of it."""
+    """The result of ``ask``, with a deed of somebody between its record and its chunks."""
     former = Paused(bucket)
     former.stop_before(0, about=".*.")  # as its chunks are counted
     asking = asyncio.ensure_future(ask(former.bucket.store))

@@ -1,4 +1,4 @@
-"""What is particular to blobs in a JetStream Object Store: its form, other users, lost answers."""
+"""Blobs in a JetStream Object Store beyond the contract: form, other users, lost answers."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ from holdfast.errors import (
     QuotaExceededError,
     UnavailableError,
 )
-from holdfast.stores.jetstream import chunks as object_chunks_module
-from holdfast.stores.jetstream import staging as object_staging_module
-from holdfast.stores.jetstream.meta import chunk_subject, meta_subject
+from holdfast.stores.jetstream.blobs import chunks as object_chunks_module
+from holdfast.stores.jetstream.blobs import staging as object_staging_module
+from holdfast.stores.jetstream.blobs.meta import chunk_subject, meta_subject
 from holdfast.stores.ports import Attributes, BlobInfo, ForeignObject, UnreadableObject
 from holdfast.transport import jetstream_calls as jetstream_calls_module
 from holdfast.transport.options import NatsOptions
@@ -376,7 +376,7 @@ class TestHostileRecords:
 
 
 async def outcome[T](attempt: Awaitable[T]) -> T | HoldfastError:
-    """What came of it; anything but a listed error is a failure of the test."""
+    """The outcome; anything but a listed error is a failure of the test."""
     try:
         return await attempt
     except HoldfastError as error:
@@ -547,7 +547,7 @@ class TestChunkIndex:
         first, position = await delivery.locate(info, 2)
         await delivery.deliver(info, position, 3 + (2 - first), fresh_name)
 
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             chunks = [bytes((await arrived.get()).data) for _ in range(3 + (2 - first))]
             end = await arrived.get()
         assert b"".join(chunks) == data[first * PART_BYTES : 5 * PART_BYTES]

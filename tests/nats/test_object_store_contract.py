@@ -16,7 +16,7 @@ from tests.examples import at_length
 from tests.nats.buckets import Bucket
 from tests.nats.tools import connected
 
-from holdfast.stores.jetstream.objects import ObjectBlobStore
+from holdfast.stores.jetstream.blobs.objects import ObjectBlobStore
 from holdfast.transport.connection import connect
 from holdfast.transport.options import NatsOptions
 

@@ -11,7 +11,7 @@ from tests.nats.buckets import NOW, Bucket
 from tests.nats.tools import Times
 
 from holdfast.errors import OutcomeUnknownError
-from holdfast.stores.jetstream.meta import meta_subject, tombstone
+from holdfast.stores.jetstream.blobs.meta import meta_subject, tombstone
 from holdfast.transport.jetstream_messages import EXPECTED_SUBJECT_SEQUENCE, ROLLUP, RefusedError
 
 if TYPE_CHECKING:

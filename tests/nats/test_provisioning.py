@@ -10,7 +10,7 @@ from tests.nats.buckets import Bucket, create_records
 
 from holdfast.domain.store_state import Layout, differences
 from holdfast.errors import ConflictError, UnavailableError
-from holdfast.stores.jetstream.bucket_check import (
+from holdfast.stores.jetstream.buckets.check import (
     HARMLESS,
     LAYOUT,
     LOG_SETTINGS,
@@ -18,14 +18,14 @@ from holdfast.stores.jetstream.bucket_check import (
     RECORD_SETTINGS,
     check_bucket,
 )
-from holdfast.stores.jetstream.provisioning import (
+from holdfast.stores.jetstream.buckets.provisioning import (
     bucket_names,
     ensure_stream,
     log_stream,
     object_stream,
     record_stream,
 )
-from holdfast.stores.jetstream.replication import read_bucket
+from holdfast.stores.jetstream.buckets.replication import read_bucket
 from holdfast.stores.location import BucketLocation
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ import pytest
 from tests.nats.tools import connected, kill, until
 
 from holdfast.errors import NotFoundError
-from holdfast.stores.jetstream.provisioning import ensure_stream, record_stream
+from holdfast.stores.jetstream.buckets.provisioning import ensure_stream, record_stream
 from holdfast.stores.jetstream.records import KeyValueRecordStore
 from holdfast.stores.location import BucketLocation
 from holdfast.stores.record_ports import Delete, Put

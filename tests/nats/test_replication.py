@@ -19,9 +19,9 @@ from holdfast.bootstrap.admin import init_store, watch_store
 from holdfast.domain.store_state import BucketState, Layout, is_settled
 from holdfast.errors import UnavailableError
 from holdfast.runtime.config import Config
-from holdfast.stores.jetstream.provisioning import ensure_stream, object_stream
-from holdfast.stores.jetstream.readiness import NotReadyError
-from holdfast.stores.jetstream.replication import (
+from holdfast.stores.jetstream.buckets.provisioning import ensure_stream, object_stream
+from holdfast.stores.jetstream.buckets.readiness import NotReadyError
+from holdfast.stores.jetstream.buckets.replication import (
     Kept,
     bucket_state,
     keep_replicas,

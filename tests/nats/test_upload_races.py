@@ -27,10 +27,14 @@ from holdfast.protocol.headers import BLOB_PART
 from holdfast.repository.uploads.owned import Opened, UploadLimits
 from holdfast.repository.uploads.record import UPLOAD, Result
 from holdfast.repository.uploads.uploads import UploadService
-from holdfast.stores.jetstream.commits import ObjectCommits
-from holdfast.stores.jetstream.meta import chunk_subject, meta_subject
-from holdfast.stores.jetstream.objects import ObjectBlobStore
-from holdfast.stores.jetstream.provisioning import ensure_stream, object_stream, record_stream
+from holdfast.stores.jetstream.blobs.commits import ObjectCommits
+from holdfast.stores.jetstream.blobs.meta import chunk_subject, meta_subject
+from holdfast.stores.jetstream.blobs.objects import ObjectBlobStore
+from holdfast.stores.jetstream.buckets.provisioning import (
+    ensure_stream,
+    object_stream,
+    record_stream,
+)
 from holdfast.stores.jetstream.records import KeyValueRecordStore
 from holdfast.stores.location import BucketLocation
 

@@ -1,4 +1,4 @@
-"""Who watches a replicated store has every step though its servers are killed, one by one."""
+"""A watcher of a replicated store has every step though its servers are killed, one by one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What several tests against a real server need."""
+"""Tools of several tests against a real server."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def damage_block(directory: Path, mark: bytes, *, index_is_lost: bool = False) -
 
 
 class Told(Observer):
-    """What a connection told of what went wrong, and how often that it is closed."""
+    """The errors that a connection told, and how often that it is closed."""
 
     def __init__(self) -> None:
         self.problems: list[str] = []
@@ -79,7 +79,7 @@ async def receive(connection: Connection, subject: str) -> asyncio.Queue[Message
 
 async def next_of(messages: asyncio.Queue[Message]) -> Message:
     """The next one. Raises TimeoutError."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         return await messages.get()
 
 

@@ -7,8 +7,11 @@ from typing import Any, Final
 import pytest
 
 from holdfast.protocol.operation import Body
-from holdfast.protocol.schemas import sides
+from holdfast.protocol.schema.documents import sides
 from holdfast.protocol.table import OPERATIONS
+
+EACH_MESSAGE: Final = 25
+"""What a property of messages is worth for each of them, see ``examples``: all are built alike."""
 
 EVERY_MESSAGE: Final = [
     pytest.param(operation, side, id=f"{operation.subject} {side}")

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from jsonschema import Draft7Validator
 
-from holdfast.protocol.asyncapi import asyncapi_document
 from holdfast.protocol.operation import Body
+from holdfast.protocol.schema.asyncapi import asyncapi_document
 from holdfast.protocol.table import OPERATIONS
 
 DOCUMENT = asyncapi_document()

@@ -9,7 +9,8 @@ import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from tests.protocol.cases import REQUESTS_IN_BODIES
+from tests.examples import examples
+from tests.protocol.cases import EACH_MESSAGE, REQUESTS_IN_BODIES
 from tests.protocol.generate import messages
 
 from holdfast.errors import InvalidError
@@ -109,6 +110,7 @@ def test_noise_is_a_request_or_invalid(operation: Any, body: bytes) -> None:
 
 @pytest.mark.fault("I01")
 @pytest.mark.parametrize("operation", REQUESTS_IN_BODIES)
+@examples(EACH_MESSAGE)
 @given(data=st.data())
 def test_a_damaged_request_is_a_request_or_invalid(operation: Any, data: st.DataObject) -> None:
     for encoding in Encoding:
@@ -282,6 +284,7 @@ def test_nesting_that_is_too_deep_is_called_so() -> None:
 @pytest.mark.fault("I05")
 @both_encodings
 @pytest.mark.parametrize("operation", REQUESTS_IN_BODIES)
+@examples(EACH_MESSAGE)
 @given(data=st.data())
 def test_an_unknown_field_is_invalid_and_named(
     operation: Any, encoding: Encoding, data: st.DataObject

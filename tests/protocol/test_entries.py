@@ -1,4 +1,4 @@
-"""What is told of entries says their paths exactly, and times as they are."""
+"""Entries on the wire have their exact paths, and their times as they are."""
 
 from __future__ import annotations
 

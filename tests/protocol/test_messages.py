@@ -11,7 +11,8 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.protocol.cases import EVERY_MESSAGE, kind_of
+from tests.examples import examples
+from tests.protocol.cases import EACH_MESSAGE, EVERY_MESSAGE, kind_of
 from tests.protocol.generate import messages
 
 from holdfast.protocol.codec import (
@@ -45,6 +46,7 @@ def decode_headers(headers: dict[str, str], kind: Any) -> Any:
 
 
 @pytest.mark.parametrize(("operation", "side"), EVERY_MESSAGE)
+@examples(EACH_MESSAGE)
 @given(data=st.data())
 def test_a_message_comes_back_as_it_was_sent(
     operation: Any, side: str, data: st.DataObject

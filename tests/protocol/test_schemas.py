@@ -12,7 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
-from tests.protocol.cases import EVERY_MESSAGE, REQUESTS_IN_BODIES, REQUESTS_IN_HEADERS, kind_of
+from tests.examples import examples
+from tests.protocol.cases import (
+    EACH_MESSAGE,
+    EVERY_MESSAGE,
+    REQUESTS_IN_BODIES,
+    REQUESTS_IN_HEADERS,
+    kind_of,
+)
 from tests.protocol.generate import messages
 
 from holdfast.errors import ERRORS, HoldfastError, InvalidError
@@ -25,7 +32,7 @@ from holdfast.protocol.codec import (
     encode_headers,
 )
 from holdfast.protocol.operation import Body
-from holdfast.protocol.schemas import component_schemas, schema_documents, schema_text
+from holdfast.protocol.schema.documents import component_schemas, schema_documents, schema_text
 from holdfast.protocol.table import OPERATIONS
 from holdfast.protocol.watch import WatchEvent
 
@@ -77,6 +84,7 @@ def test_every_schema_has_a_title_and_a_description(name: str) -> None:
 
 
 @pytest.mark.parametrize(("operation", "side"), EVERY_MESSAGE)
+@examples(EACH_MESSAGE)
 @given(data=st.data())
 def test_every_message_fits_its_schema(operation: Any, side: str, data: st.DataObject) -> None:
     kind, body = kind_of(operation, side)
@@ -93,6 +101,7 @@ def test_every_kept_message_fits_its_schema(operation: Any, side: str) -> None:
 @pytest.mark.fault("I02")
 @pytest.mark.fault("I05")
 @pytest.mark.parametrize("operation", REQUESTS_IN_BODIES)
+@examples(EACH_MESSAGE)
 @given(data=st.data())
 def test_codec_and_schema_refuse_the_same_bodies(operation: Any, data: st.DataObject) -> None:
     # Given a good request with one field set to anything, added or taken away,
@@ -138,7 +147,7 @@ def with_doubles(value: Any) -> Any:
 
 
 def with_bytes(value: Any) -> Any:
-    """What is base64 in JSON, as the bytes that it is in msgpack."""
+    """The value with its base64 of JSON as the bytes that it is in msgpack."""
     if isinstance(value, list):
         return [with_bytes(item) for item in value]
     if not isinstance(value, dict):

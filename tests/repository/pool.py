@@ -167,7 +167,7 @@ class BucketBlobStore(MemoryBlobStore):
         self._then = {digest: blob.info for digest, blob in self._blobs.items()}
 
     async def stat(self, digest: Digest, *, sure: bool = False, partial: bool = False) -> BlobInfo:
-        """What the replica knows, unless it is to be sure. That there is none the leader says."""
+        """The replica's record, unless it is to be sure. That there is none the leader says."""
         info = None if sure else (self._then or {}).get(digest)
         return info if info is not None else await super().stat(digest, sure=sure, partial=partial)
 
@@ -215,7 +215,7 @@ class _StagedAs(ForwardingStagedBlob):
 
 
 class Holdup(Protocol):
-    """What may stop a worker at a call to a store."""
+    """Something that may stop a worker at a call to a store."""
 
     async def run(self, function: Callable[[], Awaitable[T]]) -> T:
         """Do one call, if and when the worker may."""
@@ -324,7 +324,7 @@ def name_targets(
 
 
 class Pool:
-    """What the workers share."""
+    """The stores that the workers share."""
 
     def __init__(self) -> None:
         self.time = Time()
@@ -386,7 +386,7 @@ class Pool:
 
 
 async def lives(work: Coroutine[Any, Any, T], doom: Doom) -> T | None:
-    """What ``work`` gives, or None when its worker died over it."""
+    """The result of ``work``, or None when its worker died over it."""
     working = asyncio.create_task(work)
     death = asyncio.create_task(doom.dead.wait())
     await asyncio.wait({working, death}, return_when=asyncio.FIRST_COMPLETED)
@@ -439,7 +439,7 @@ async def resume(pool: Pool, worker: UploadService, upload: str) -> Opened | Res
 
 
 async def carry_on(pool: Pool, worker: UploadService, upload: str, data: bytes) -> Result:
-    """What a client does that lost its worker: resume, send what is missing, end."""
+    """Do as a client that lost its worker: resume, send the rest, end."""
     state = await resume(pool, worker, upload)
     if isinstance(state, Result):
         return state
@@ -448,7 +448,7 @@ async def carry_on(pool: Pool, worker: UploadService, upload: str, data: bytes) 
 
 
 async def put_anew(pool: Pool, worker: UploadService, data: bytes, op_id: str) -> Result:
-    """What a client does that was not even told its upload: open it again, by its ``Op-Id``."""
+    """Do as a client that was not told its upload: open it again, by its ``Op-Id``."""
     for _ in range(60):
         try:
             state = await worker.open(size=None, digest=None, type=TYPE, op_id=op_id)

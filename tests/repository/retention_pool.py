@@ -15,10 +15,10 @@ from tests.repository.snapshot_records_tools import begin, pending, read
 from holdfast.repository.ledger.ledger import Ledger
 from holdfast.repository.ledger.ops import Ops
 from holdfast.repository.snapshots.listing import SnapshotListing
-from holdfast.repository.snapshots.policies import Policies
-from holdfast.repository.snapshots.prune import Pruner, fence_against
 from holdfast.repository.snapshots.record import SNAPSHOT, snapshot_name
-from holdfast.repository.snapshots.zones import TimeZones, packaged_zones
+from holdfast.repository.snapshots.retention.policies import Policies
+from holdfast.repository.snapshots.retention.prune import Pruner, fence_against
+from holdfast.repository.snapshots.retention.zones import TimeZones, packaged_zones
 from holdfast.stores.memory import MemoryRecordStore
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class Archive:
         )
 
     def policies(self, zones: TimeZones = ZONES) -> Policies:
-        """What changes policies."""
+        """The policies of the pool."""
         return Policies(self.ledger, zones)
 
     async def add(
@@ -122,7 +122,7 @@ class Archive:
         await self.ledger.amend(held, lambda one: msgspec.structs.replace(one, hold=reason))
 
     async def left(self, app: str | None = None) -> list[SnapshotKey]:
-        """What is there, the newest first."""
+        """The snapshots, the newest first."""
         keys = await SnapshotListing(self.ledger).of_app(app or self.app)
         found, _ = await self.ledger.get_many(SNAPSHOT, [*map(snapshot_name, keys)])
         return [key for key in keys if snapshot_name(key) in found]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
@@ -30,10 +30,15 @@ class Bench:
     """Jobs, two at a time, and what they tell."""
 
     def __init__(
-        self, executor: ThreadPoolExecutor, *, stall_seconds: float = STALL_SECONDS
+        self,
+        executor: ThreadPoolExecutor,
+        store: MemoryRecordStore | None = None,
+        *,
+        stall_seconds: float = STALL_SECONDS,
     ) -> None:
         self.time = Time()
-        self.records = Ledger(MemoryRecordStore(self.time.monotonic))
+        self.executor = executor
+        self.records = Ledger(store or MemoryRecordStore(self.time.monotonic))
         self.told: list[tuple[str, str]] = []
         self.jobs = Jobs(
             self.records,
@@ -114,7 +119,7 @@ async def test_a_job_that_waits_is_renewed_like_one_that_runs(bench: Bench) -> N
     steps = Steps()
     jobs = [await bench.start(steps.work, lease_seconds=0.03) for _ in range(3)]
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while min(job.record.lease.beat for job in jobs) < 3:  # noqa: ASYNC110  (no event tells)
             await asyncio.sleep(0.001)
 
@@ -218,6 +223,36 @@ async def test_there_is_a_limit_to_how_many_wait(bench: Bench) -> None:
         bench.jobs.check_room()
 
     await bench.jobs.aclose()
+    assert bench.jobs.active == 0
+
+
+class Unreachable(MemoryRecordStore):
+    """A store whose changes, once it is away, are never answered."""
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        super().__init__(monotonic)
+        self.is_away = False
+        self.is_asked = asyncio.Event()
+
+    async def put(self, key: str, value: bytes, **expectations: Any) -> int:
+        if self.is_away:
+            self.is_asked.set()
+            await asyncio.Event().wait()
+        return await super().put(key, value, **expectations)
+
+
+async def test_whoever_drops_jobs_does_not_wait_for_a_renewal_that_the_store_does_not_answer(
+    bench: Bench,
+) -> None:
+    store = Unreachable(bench.time.monotonic)
+    bench = Bench(bench.executor, store)
+    await bench.start(Steps().work, lease_seconds=0.03)
+    store.is_away = True
+    await store.is_asked.wait()
+
+    async with asyncio.timeout(20):
+        await bench.jobs.aclose()
+
     assert bench.jobs.active == 0
 
 

@@ -123,7 +123,7 @@ class UnheardRecordStore(MemoryRecordStore):
                 await self.arrive()
 
     async def arrive(self) -> None:
-        """What was under way arrives, and may be refused."""
+        """Have the message under way arrive; it may be refused."""
         late, self.late = self.late, []
         await asyncio.gather(*(write() for write in late), return_exceptions=True)
 

@@ -18,8 +18,8 @@ from tests.repository.snapshot_records_tools import read
 
 from holdfast.domain.retention import MAX_CLOCK_OFF, Retention
 from holdfast.errors import ConflictError, InvalidError
-from holdfast.repository.snapshots.prune import REMOVED_PER_LOOK
-from holdfast.repository.snapshots.zones import packaged_zones
+from holdfast.repository.snapshots.retention.prune import REMOVED_PER_LOOK
+from holdfast.repository.snapshots.retention.zones import packaged_zones
 from holdfast.sources import utc_now
 from holdfast.stores.disk.database import create_record_store
 from holdfast.stores.disk.records import DiskRecordStore

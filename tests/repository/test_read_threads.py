@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from holdfast.errors import CorruptError
-from holdfast.repository.snapshots.read_threads import ReadThreads
+from holdfast.repository.snapshots.reading.read_threads import ReadThreads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -15,8 +15,8 @@ from tests.archive.tars import CountingStore, directory, file, large_tree, membe
 from holdfast.archive.read.snapshot import SnapshotReader
 from holdfast.domain.limits import WINDOW_BYTES
 from holdfast.errors import CorruptError, RateLimitedError
-from holdfast.repository.snapshots.content import MAX_WAITING, MAX_WINDOWS
-from holdfast.repository.snapshots.reads import MAX_OPEN, MAX_VERIFYING, SnapshotReads
+from holdfast.repository.snapshots.reading.content import MAX_WAITING, MAX_WINDOWS
+from holdfast.repository.snapshots.reading.reads import MAX_OPEN, MAX_VERIFYING, SnapshotReads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator

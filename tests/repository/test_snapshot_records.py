@@ -51,7 +51,7 @@ class Shelf:
         self.lapses = self.new_lapses()
 
     def new_lapses(self) -> Lapses:
-        """What a worker that has just started has seen: nothing."""
+        """The view of a worker that has just started: nothing."""
         return Lapses(
             self.records,
             watched_snapshots(

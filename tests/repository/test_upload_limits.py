@@ -34,7 +34,7 @@ MANY: Final = 200
 
 
 async def outcomes(calls: list[Awaitable[Any]]) -> tuple[list[Opened], list[BaseException]]:
-    """What came of calls made at once."""
+    """The outcomes of calls made at once."""
     answers = await asyncio.gather(*calls, return_exceptions=True)
     opened = [answer for answer in answers if isinstance(answer, Opened)]
     return opened, [answer for answer in answers if isinstance(answer, BaseException)]

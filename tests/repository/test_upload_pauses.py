@@ -63,7 +63,7 @@ async def until_paused(work: Coroutine[Any, Any, Any], pause: Pause) -> asyncio.
 
 
 async def happen(pool: Pool, later: tuple[str, ...]) -> None:
-    """What others do meanwhile."""
+    """Do what others do meanwhile."""
     for event in later:
         match event:
             case "delete":

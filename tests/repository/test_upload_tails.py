@@ -43,7 +43,7 @@ MOST_CALLS: Final = 60
 
 
 async def send_from(worker: UploadService, upload: str, offset: int, data: bytes) -> None:
-    """What a gateway does with bytes: fill the part that was begun, whole ones, a tail."""
+    """Send bytes as a gateway does: fill the part that was begun, then whole ones, a tail."""
     while data:
         part, at = divmod(offset, PART_BYTES)
         piece = data[: PART_BYTES - at]

@@ -83,7 +83,7 @@ def code_of(answer: Answer) -> str:
 
 
 async def calls_of(body: bytes = REQUEST, **headers: str) -> Call:
-    """What the handler is told beside its message."""
+    """The call that the handler gets beside its message."""
     seen: list[Call] = []
 
     async def handle(request: DeleteBlob, call: Call) -> BlobDeleted:

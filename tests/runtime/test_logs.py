@@ -1,4 +1,4 @@
-"""What the log may contain."""
+"""The log: its events, and what may not be in it."""
 
 from __future__ import annotations
 

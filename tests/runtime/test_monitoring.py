@@ -1,4 +1,4 @@
-"""What a worker can learn of the nats-servers."""
+"""The state of nats-servers, as a worker learns it."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from nats.aio.client import Client
 from tests.deployment import Asker, Deployment, code_of
 
 from holdfast.bootstrap.sources import new_uuid
-from holdfast.cli import exit_codes
+from holdfast.cli.base import exit_codes
 from holdfast.domain.names import check_id, created_at_of
 
 if TYPE_CHECKING:

@@ -20,8 +20,8 @@ from tests.runtime.test_peers import peers
 from holdfast.bootstrap import worker
 from holdfast.bootstrap.admin import init_store
 from holdfast.bootstrap.worker import run_worker
-from holdfast.cli import exit_codes
-from holdfast.cli.exit_codes import exit_code_of
+from holdfast.cli.base import exit_codes
+from holdfast.cli.base.exit_codes import exit_code_of
 from holdfast.errors import HoldfastError
 from holdfast.runtime.config import load_config
 from holdfast.runtime.embedded import find_nats_server
@@ -67,7 +67,7 @@ def run(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
 
 
 def refusal(url: str, **settings: str) -> Refusal:
-    """What a worker says that does not start; it says so once."""
+    """The words of a worker that does not start; it says them once."""
     ended = run("worker", "--server", url, "--log-format", "json", **settings)
     events = [json.loads(line) for line in ended.stderr.splitlines()]
     refused = [event for event in events if event["event"] == "worker_not_started"]
@@ -85,7 +85,7 @@ async def refusal_here(url: str, **settings: str) -> Refusal:
 
 
 def config_of(url: str, **settings: str) -> Config:
-    """What the settings of a process come to."""
+    """The configuration of a process."""
     environ = {f"HOLDFAST_{name.upper()}": value for name, value in settings.items()}
     return load_config(environ=environ | {"NATS_URL": url}).config
 
@@ -94,7 +94,7 @@ async def streams(url: str) -> dict[str, Any]:
     """The settings and contents of every stream, by name."""
     client = await nats.connect(url)
     try:
-        answer = json.loads((await client.request("$JS.API.STREAM.LIST", timeout=10)).data)
+        answer = json.loads((await client.request("$JS.API.STREAM.LIST", timeout=30)).data)
     finally:
         await client.close()
     return {

@@ -1,4 +1,4 @@
-"""What a worker refuses to start on, in a sentence that says what to change."""
+"""A worker refuses to start where something does not fit, and says what to change."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from holdfast.runtime.startup import (
     check_stores,
     unless_stopped,
 )
-from holdfast.stores.jetstream.readiness import NotReadyError
+from holdfast.stores.jetstream.buckets.readiness import NotReadyError
 
 GOOD = ServerState(
     name="nats-1",

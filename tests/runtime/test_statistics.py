@@ -1,4 +1,4 @@
-"""What a worker says of itself, in the form of ADR-32."""
+"""A worker's account of itself, in the form of ADR-32."""
 
 from __future__ import annotations
 

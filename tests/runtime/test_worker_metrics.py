@@ -1,4 +1,4 @@
-"""What is shown of a worker: of its connection, and of what it did with states."""
+"""The metrics of a worker: its connection, and its work on states."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ class _Vfs(ctypes.Structure):
 
 
 class Left(Enum):
-    """What of the writes since the last sync is on the disk."""
+    """The writes since the last sync that are on the disk."""
 
     ALL = "all"
     NONE = "none"

@@ -26,7 +26,7 @@ class PowerCut(BaseException):
 
 
 class Loss(Enum):
-    """What is lost besides the process."""
+    """The loss besides the process."""
 
     NOTHING = "nothing"
     UNSYNCED = "data and names that were not synced"

@@ -1,4 +1,4 @@
-"""What is known of a change that is refused again and again."""
+"""A change that is refused again and again, and its outcome as known."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the disk store of logs does beyond the contract: damage, several processes, groups."""
+"""The disk store of logs beyond the contract: damage, several processes, groups."""
 
 from __future__ import annotations
 
@@ -217,7 +217,7 @@ async def test_whatever_byte_of_the_database_is_altered_no_entry_is_another_than
 
 
 async def outcome_of_all(store: DiskJournalStore, written: list[JournalEntry]) -> str:
-    """What becomes of what was appended, for who reads it from the beginning."""
+    """The fate of the appends, for a reader from the beginning."""
     try:
         found = await read_all(store)
     except CorruptError:

@@ -86,7 +86,7 @@ OPERATIONS: Final = (
 
 
 async def found_in(root: Path) -> Logs:
-    """What a store reads that is opened on what is left, which then goes on to be used."""
+    """The logs of a store that is opened on the rest, and goes on to be used."""
     async with aclosing(DiskJournalStore(root, clock=SOURCES.clock)) as store:
         entries = await read_all(store, LOG)
         for before, entry in pairwise(entries):

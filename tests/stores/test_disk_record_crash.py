@@ -81,7 +81,7 @@ OPERATIONS = (
 
 
 async def found_in(root: Path) -> dict[str, bytes]:
-    """What a store reads that is opened on what is left, which then goes on to be used."""
+    """The records of a store that is opened on the rest, and goes on to be used."""
     async with aclosing(DiskRecordStore(root, clock=FakeClock())) as store:
         records = [record async for record in store.list_records("")]
         found = {record.key: record.value for record in records}

@@ -1,4 +1,4 @@
-"""What the disk record store does beyond the contract: expiry, damage, files, refusals."""
+"""The disk record store beyond the contract: expiry, damage, files, refusals."""
 
 from __future__ import annotations
 
@@ -428,7 +428,7 @@ async def test_whatever_byte_of_the_database_is_altered_no_record_is_another_tha
 
 
 async def outcome_of_all(store: DiskRecordStore, written: dict[str, bytes]) -> str:
-    """What becomes of what was written; of more than one thing the worst."""
+    """The fate of the writes; of several the worst."""
     outcome = "found"
     try:
         found = {record.key: record.value for record in await store.get_many([*written])}

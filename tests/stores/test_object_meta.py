@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from holdfast.domain.chunk_index import build_index
 from holdfast.domain.digest import digest_of
 from holdfast.errors import CorruptError
-from holdfast.stores.jetstream.meta import (
+from holdfast.stores.jetstream.blobs.meta import (
     chunk_subject,
     decode_meta,
     mark_damaged,
@@ -59,7 +59,7 @@ def encode(info: BlobInfo, op_id: str | None = None) -> bytes:
 
 
 def golden_records() -> dict[str, bytes]:
-    """What this version writes, by the name it has in the golden file."""
+    """The records that this version writes, by their names in the golden file."""
     info = make_info()
     return {
         "staged": encode(info),

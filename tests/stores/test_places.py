@@ -6,8 +6,13 @@ import pytest
 from tests.contracts.blob_store import CREATED_AT
 
 from holdfast.domain.digest import digest_of
-from holdfast.stores.jetstream import places as places_module
-from holdfast.stores.jetstream.places import REMEMBERED_SECONDS, ChunkPlace, LatelyStored, Places
+from holdfast.stores.jetstream.blobs import places as places_module
+from holdfast.stores.jetstream.blobs.places import (
+    REMEMBERED_SECONDS,
+    ChunkPlace,
+    LatelyStored,
+    Places,
+)
 from holdfast.stores.ports import BlobInfo
 
 PLACE = 7

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from holdfast.errors import NotFoundError
-from holdfast.stores.jetstream.readiness import NotReadyError, wait_ready
+from holdfast.stores.jetstream.buckets.readiness import NotReadyError, wait_ready
 
 
 class Attempts:

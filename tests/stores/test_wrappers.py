@@ -179,7 +179,7 @@ async def test_a_reader_that_pauses_holds_no_slot() -> None:
     info = (await put_staged(store, some_bytes(3 * PART_BYTES))).info
     reading = store.read(info, 0, info.size)
 
-    async with aclosing(reading), asyncio.timeout(10):
+    async with aclosing(reading), asyncio.timeout(30):
         await anext(reading)
         await put(store, b"meanwhile")
         rest = [bytes(piece) async for piece in reading]
@@ -197,7 +197,7 @@ async def test_an_operation_that_fails_or_is_cancelled_gives_its_slot_back() -> 
     with pytest.raises(NotFoundError):
         await store.stat(digest_of(b"cancelled"))
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await put(store, b"next")
 
 
@@ -468,7 +468,7 @@ async def test_what_waits_for_its_next_attempt_holds_no_slot() -> None:
     waiting = asyncio.create_task(store.stat(digest_of(b"x")))
     await crowded.failed.wait()
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         assert (await store.stat(digest_of(b"x"))).size == 1
 
     waiting.cancel()

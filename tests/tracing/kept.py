@@ -59,7 +59,7 @@ class Sent:
 
 @contextmanager
 def collector() -> Iterator[tuple[str, list[Sent]]]:
-    """What takes spans as a collector does: where it is, and what it got."""
+    """A receiver of spans, as a collector is: where it is, and what it got."""
     got: list[Sent] = []
 
     class Receiver(BaseHTTPRequestHandler):

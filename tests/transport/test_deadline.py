@@ -123,7 +123,7 @@ async def test_a_timer_may_start_others_and_stop_them() -> None:
 
 async def limited(timers: Timers, seconds: float, entered: asyncio.Event) -> None:
     """Wait for ever, but for a limit."""
-    with TimeLimit(timers, asyncio.get_running_loop().time() + seconds):
+    with TimeLimit(timers, seconds, told=seconds):
         entered.set()
         await asyncio.Event().wait()
 
@@ -138,6 +138,12 @@ async def test_a_time_limit_ends_what_is_done_inside_with_a_time_out() -> None:
     assert task is not None
     assert task.cancelling() == 0
     assert timers._due == {}
+
+
+async def test_a_time_limit_tells_of_an_earlier_end_than_its_own() -> None:
+    with TimeLimit(Timers(), 60, told=5):
+        assert 4 < seconds_left(60) <= 5
+    assert seconds_left(60) == 60
 
 
 async def test_who_is_cancelled_within_a_time_limit_is_cancelled_not_timed_out() -> None:
@@ -171,9 +177,8 @@ async def test_who_gives_up_inside_a_time_limit_is_heard_however_late_the_loop_i
     """A loop that was blocked finds that all are over at the same time."""
     timers = Timers()
     loop = asyncio.get_running_loop()
-    at = loop.time()
     answer: asyncio.Future[None] = loop.create_future()
-    timers.start("inside", at, lambda: answer.set_exception(UnavailableError()))
+    timers.start("inside", loop.time(), lambda: answer.set_exception(UnavailableError()))
 
-    with pytest.raises(UnavailableError), TimeLimit(timers, at):
+    with pytest.raises(UnavailableError), TimeLimit(timers, 0, told=0):
         await answer

@@ -1,4 +1,4 @@
-"""What is concluded from JetStream's answers."""
+"""Conclusions from JetStream's answers."""
 
 from __future__ import annotations
 

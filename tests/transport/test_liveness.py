@@ -16,7 +16,7 @@ from holdfast.transport.liveness import (
 
 
 class Server:
-    """What is known of one, the time, and how often it was left."""
+    """The state of one server, the time, and how often it was left."""
 
     def __init__(self) -> None:
         self.now = 1000.0

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 async def written_when_closed() -> ControlLine:
-    """What a wire says at its end, written to while it closes and after that."""
+    """The line of a wire that is written to while it closes and after that."""
     server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
     events: asyncio.Queue[ControlLine] = asyncio.Queue()
     wire = Wire(Parser(lambda *_: None, lambda _: None), events)

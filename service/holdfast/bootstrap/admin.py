@@ -35,15 +35,15 @@ from holdfast.stores.deployment import (
     write_deployment,
 )
 from holdfast.stores.deployment import accept_loss as forget_loss
-from holdfast.stores.jetstream.provisioning import (
+from holdfast.stores.jetstream.buckets.provisioning import (
     bucket_names,
     ensure_stream,
     log_stream,
     object_stream,
     record_stream,
 )
-from holdfast.stores.jetstream.readiness import NotReadyError, wait_ready
-from holdfast.stores.jetstream.replication import wait_for_leader
+from holdfast.stores.jetstream.buckets.readiness import NotReadyError, wait_ready
+from holdfast.stores.jetstream.buckets.replication import wait_for_leader
 from holdfast.stores.location import BucketLocation, DiskLocation, parse_location
 from holdfast.transport.connection import connect
 from holdfast.transport.inbox import Inbox

@@ -24,13 +24,13 @@ from holdfast.repository.snapshots.making import Maker, SnapshotLedger
 from holdfast.repository.snapshots.manifests import Manifests
 from holdfast.repository.snapshots.packs import Packs
 from holdfast.repository.snapshots.placement import AppPeers, Placement
-from holdfast.repository.snapshots.policies import Policies
-from holdfast.repository.snapshots.prune import Pruner
-from holdfast.repository.snapshots.reads import SnapshotReads
+from holdfast.repository.snapshots.reading.reads import SnapshotReads
 from holdfast.repository.snapshots.record import StoredRestore
 from holdfast.repository.snapshots.restores import Restores
+from holdfast.repository.snapshots.retention.policies import Policies
+from holdfast.repository.snapshots.retention.prune import Pruner
+from holdfast.repository.snapshots.retention.zones import TimeZones, packaged_zones
 from holdfast.repository.snapshots.running import Jobs
-from holdfast.repository.snapshots.zones import TimeZones, packaged_zones
 from holdfast.runtime.lifecycle import Chore
 
 if TYPE_CHECKING:

@@ -25,9 +25,9 @@ from holdfast.stores.disk.files import create_disk_store, raise_disk_format
 from holdfast.stores.disk.journal import DiskJournalStore, create_journal_store
 from holdfast.stores.disk.records import DiskRecordStore
 from holdfast.stores.disk.store import DiskBlobStore
+from holdfast.stores.jetstream.blobs.objects import ObjectBlobStore
+from holdfast.stores.jetstream.buckets.provisioning import bucket_names
 from holdfast.stores.jetstream.journal import StreamJournalStore
-from holdfast.stores.jetstream.objects import ObjectBlobStore
-from holdfast.stores.jetstream.provisioning import bucket_names
 from holdfast.stores.jetstream.records import KeyValueRecordStore
 from holdfast.stores.location import BucketLocation, DiskLocation, parse_location
 from holdfast.stores.memory import MemoryBlobStore, MemoryRecordStore

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+from contextlib import AsyncExitStack
 from datetime import timedelta
 from functools import partial
 from importlib.metadata import version
@@ -95,8 +96,9 @@ async def run_worker(
     *,
     renew: Callable[[], NatsOptions] | None = None,
     tracer: Tracer = NO_TRACER,
+    on_stop: Callable[[], None] = lambda: None,
 ) -> int:
-    """Answer requests until SIGTERM or SIGINT; the process's exit status.
+    """Answer requests until SIGTERM or SIGINT, which calls ``on_stop``; the process's exit status.
 
     ``renew`` gives ``config.nats`` anew, for each time that the connection is made again.
     ``tracer`` makes a span of each request.
@@ -107,8 +109,14 @@ async def run_worker(
     """
     loop = asyncio.get_running_loop()
     stop, lost = asyncio.Event(), asyncio.Event()
+
+    def stop_now() -> None:
+        if not stop.is_set():
+            stop.set()
+            on_stop()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, stop_now)
     try:
         with missing_right_told():
             connection = await connect(config.nats, observer=WorkersConnection(lost), renew=renew)
@@ -244,7 +252,8 @@ class _Parts:
     async def serve(self, stop: asyncio.Event, lost: asyncio.Event) -> int:
         """See `serve_until_stopped`. Raises UnavailableError, StoppedError before that."""
         form = FormatWatch(self._stores.check_format, stop)
-        try:
+        async with AsyncExitStack() as stack:
+            self._end_with(stack)
             await unless_stopped(self.peers.check_node(), stop)
             self.peers.start()
             self.names.index.start()
@@ -257,15 +266,17 @@ class _Parts:
                 drain_too=(self._watches.drain, self.states.follows.drain, self._drain),
             )
             return 1 if form.is_outdated else status
-        finally:
-            await self.care.aclose()
-            await self.collector.aclose()
-            await self.states.upkeep.aclose()
-            await self.snapshots.aclose()
-            await self.names.index.aclose()
-            await self._uploads.aclose()
-            self._apps.close()
-            await self._stores.aclose()
+
+    def _end_with(self, stack: AsyncExitStack) -> None:
+        """Have ``stack`` end all of them, the last one first, whatever one raises."""
+        stack.push_async_callback(self._stores.aclose)
+        stack.callback(self._apps.close)
+        stack.push_async_callback(self._uploads.aclose)
+        stack.push_async_callback(self.names.index.aclose)
+        stack.push_async_callback(self.snapshots.aclose)
+        stack.push_async_callback(self.states.upkeep.aclose)
+        stack.push_async_callback(self.collector.aclose)
+        stack.push_async_callback(self.care.aclose)
 
     def _chores(self, form: FormatWatch) -> tuple[Chore, ...]:
         config = self._setup.config

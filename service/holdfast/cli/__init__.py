@@ -9,12 +9,12 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import signal
 import sys
 from typing import TYPE_CHECKING, Final, TextIO
 
-from holdfast.cli import exit_codes
-from holdfast.cli.output import reason_of, say_error
+from holdfast.cli.base import exit_codes
+from holdfast.cli.base.ending import take_signals
+from holdfast.cli.base.output import reason_of, say_error
 from holdfast.errors import HoldfastError
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _open_standard_streams()
     _take_any_text()
     words = sys.argv[1:] if arguments is None else arguments
+    if arguments is None:  # else it is not our process
+        take_signals(is_serving=bool(words) and words[0] in SERVING)
     try:
         return _run(words)
     finally:
@@ -38,11 +40,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(words: Sequence[str]) -> int:
     try:
-        # Temporary files are removed on the way out, as they are after Ctrl-C.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-        if words and words[0] in SERVING:
-            # A shell has what it runs in the background ignore it.
-            signal.signal(signal.SIGINT, signal.default_int_handler)
         status = _status_of(words)
         sys.stdout.flush()
     except HoldfastError as error:

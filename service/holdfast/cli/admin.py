@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App, Parameter
 
 from holdfast.bootstrap.admin import accept_loss, init_store, upgrade_store, watch_store
-from holdfast.cli.output import print_json, print_line, say, status_line
-from holdfast.cli.settings import StoreFlags
-from holdfast.cli.store_output import print_buckets, print_verdict, progress_of
+from holdfast.cli.base.output import print_json, print_line, say, status_line
+from holdfast.cli.base.settings import StoreFlags
+from holdfast.cli.base.store_output import print_buckets, print_verdict, progress_of
 from holdfast.domain.store_state import MAX_REPLICAS, BucketState
 from holdfast.errors import InvalidError
 from holdfast.handlers.status import store_status

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Final
 
 from cyclopts import App, CycloptsError
 
-from holdfast.cli import exit_codes, own_version
-from holdfast.cli.arguments import note_literal
+from holdfast.cli import own_version
+from holdfast.cli.base import exit_codes
+from holdfast.cli.base.arguments import note_literal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,14 +22,18 @@ COMMANDS: Final = (
     ("token", "holdfast.cli.token:app", "Make and end tokens for gateways."),
     ("link-key", "holdfast.cli.link:keys_app", "Make and end the keys that links need."),
     ("watch", "holdfast.cli.watch:watch", "Changes as they happen, in lines of JSON."),
-    ("status", "holdfast.cli.status:status", "The state of the workers and the store."),
-    ("doctor", "holdfast.cli.doctor:doctor", "Problems, each with its remedy."),
-    ("usage", "holdfast.cli.usage:usage", "Bytes stored by app, prefix or label."),
-    ("scrub", "holdfast.cli.scrub:scrub", "Progress of the scrub, and damage."),
-    ("worker", "holdfast.cli.worker:worker", "Serve requests until SIGTERM."),
-    ("gateway", "holdfast.cli.gateway:gateway", "HTTP in front of the pool, until SIGTERM."),
+    ("status", "holdfast.cli.care.status:status", "The state of the workers and the store."),
+    ("doctor", "holdfast.cli.care.doctor:doctor", "Problems, each with its remedy."),
+    ("usage", "holdfast.cli.care.usage:usage", "Bytes stored by app, prefix or label."),
+    ("scrub", "holdfast.cli.care.scrub:scrub", "Progress of the scrub, and damage."),
+    ("worker", "holdfast.cli.serving.worker:worker", "Serve requests until SIGTERM."),
+    (
+        "gateway",
+        "holdfast.cli.serving.gateway:gateway",
+        "HTTP in front of the pool, until SIGTERM.",
+    ),
     ("admin", "holdfast.cli.admin:app", "Set the store up, and change how it is kept."),
-    ("up", "holdfast.cli.up:up", "A nats-server and workers, on this machine."),
+    ("up", "holdfast.cli.serving.up:up", "A nats-server and workers, on this machine."),
     ("config", "holdfast.cli.config:config", "Every setting, and where it comes from."),
     ("bench", "holdfast.cli.bench:app", "Measure this installation."),
     (
@@ -59,7 +64,7 @@ def run(words: Sequence[str]) -> int:
     """Run the command that ``words`` are; the exit status. Raises what the command raises."""
     note_literal(words)
     if words and not words[0].startswith("-"):
-        from holdfast.cli.logs import configure_for  # noqa: PLC0415 - no help needs it
+        from holdfast.cli.base.logs import configure_for  # noqa: PLC0415 - no help needs it
 
         configure_for(words[0])
     try:

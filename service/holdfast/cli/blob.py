@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 from cyclopts import App, Parameter
 
-from holdfast.cli import exit_codes
-from holdfast.cli.arguments import (
+from holdfast.cli.base import exit_codes
+from holdfast.cli.base.arguments import (
     DASH,
     STANDARD,
     Json,
@@ -28,9 +28,8 @@ from holdfast.cli.arguments import (
     output_of,
     total_size,
 )
-from holdfast.cli.connection import connect
-from holdfast.cli.link import link_blob
-from holdfast.cli.output import (
+from holdfast.cli.base.connection import connect
+from holdfast.cli.base.output import (
     as_total,
     human_bytes,
     print_fields,
@@ -42,7 +41,8 @@ from holdfast.cli.output import (
     say_error,
     write_range,
 )
-from holdfast.cli.settings import ClientFlags
+from holdfast.cli.base.settings import ClientFlags
+from holdfast.cli.link import link_blob
 from holdfast.domain.digest import Digest, parse_digest
 from holdfast.domain.limits import MAX_DIGESTS_PER_HAS
 from holdfast.errors import InvalidError

@@ -6,8 +6,8 @@ import json as json_module  # a parameter of the command has the name
 
 import msgspec
 
-from holdfast.cli.output import print_json, print_line
-from holdfast.cli.settings import WorkerFlags
+from holdfast.cli.base.output import print_json, print_line
+from holdfast.cli.base.settings import WorkerFlags
 
 
 def _as_json(value: object) -> str:

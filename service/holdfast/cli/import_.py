@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 from cyclopts import App, Parameter
 
-from holdfast.cli import exit_codes
-from holdfast.cli.arguments import Flag, parse_labels
-from holdfast.cli.connection import connect
+from holdfast.cli.base import exit_codes
+from holdfast.cli.base.arguments import Flag, parse_labels
+from holdfast.cli.base.connection import connect
+from holdfast.cli.base.output import human_bytes, print_line, say, say_error
+from holdfast.cli.base.settings import ClientFlags
 from holdfast.cli.old_stores import (
     OldBlob,
     OldSave,
@@ -28,8 +30,6 @@ from holdfast.cli.old_stores import (
     old_save,
     told_digest,
 )
-from holdfast.cli.output import human_bytes, print_line, say, say_error
-from holdfast.cli.settings import ClientFlags
 from holdfast.domain.canonical import canonical
 from holdfast.domain.digest import digest_of
 from holdfast.domain.names import check_app

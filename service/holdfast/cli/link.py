@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App, Parameter
 from msgspec.structs import replace
 
-from holdfast.cli.arguments import Flag, Json, parse_long_duration
-from holdfast.cli.connection import connect
-from holdfast.cli.kept_file import change_file, read_file
-from holdfast.cli.output import print_json, print_line, print_result, say
-from holdfast.cli.settings import ClientFlags
-from holdfast.cli.snapshot_arguments import Key, resolve_key
+from holdfast.cli.base.arguments import Flag, Json, parse_long_duration
+from holdfast.cli.base.connection import connect
+from holdfast.cli.base.kept_file import change_file, read_file
+from holdfast.cli.base.output import print_json, print_line, print_result, say
+from holdfast.cli.base.settings import ClientFlags
+from holdfast.cli.base.snapshot_arguments import Key, resolve_key
 from holdfast.domain.link_keys import LinkKey, read_keys, write_keys
 from holdfast.errors import ConflictError, NotFoundError
 from holdfast.sources import utc_now

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 from cyclopts import App, Parameter
 
-from holdfast.cli.arguments import (
+from holdfast.cli.base.arguments import (
     DASH,
     STANDARD,
     Flag,
@@ -29,9 +29,8 @@ from holdfast.cli.arguments import (
     parse_labels,
     total_size,
 )
-from holdfast.cli.connection import connect
-from holdfast.cli.link import link_name
-from holdfast.cli.output import (
+from holdfast.cli.base.connection import connect
+from holdfast.cli.base.output import (
     as_total,
     print_fields,
     print_result,
@@ -39,7 +38,8 @@ from holdfast.cli.output import (
     say,
     write_range,
 )
-from holdfast.cli.settings import ClientFlags
+from holdfast.cli.base.settings import ClientFlags
+from holdfast.cli.link import link_name
 from holdfast.domain.digest import parse_digest
 from holdfast.errors import InvalidError
 from holdfast.protocol.blobs import DEFAULT_TYPE

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from holdfast.cli import exit_codes
-from holdfast.cli.arguments import (
+from holdfast.cli.base import exit_codes
+from holdfast.cli.base.arguments import (
     DASH,
     STANDARD,
     Flag,
@@ -30,9 +30,8 @@ from holdfast.cli.arguments import (
     output_of,
     parse_labels,
 )
-from holdfast.cli.connection import connect
-from holdfast.cli.link import link_snapshot
-from holdfast.cli.output import (
+from holdfast.cli.base.connection import connect
+from holdfast.cli.base.output import (
     as_total,
     human_bytes,
     is_agreed,
@@ -43,8 +42,8 @@ from holdfast.cli.output import (
     say,
     write_range,
 )
-from holdfast.cli.settings import ClientFlags
-from holdfast.cli.snapshot_arguments import (
+from holdfast.cli.base.settings import ClientFlags
+from holdfast.cli.base.snapshot_arguments import (
     AppSource,
     Key,
     LocalSource,
@@ -53,7 +52,7 @@ from holdfast.cli.snapshot_arguments import (
     resolve_key,
     source_of,
 )
-from holdfast.cli.snapshot_output import (
+from holdfast.cli.base.snapshot_output import (
     name_of,
     print_change,
     print_file,
@@ -65,6 +64,7 @@ from holdfast.cli.snapshot_output import (
     say_restored,
     say_warnings,
 )
+from holdfast.cli.link import link_snapshot
 from holdfast.cli.snapshot_retention import hold, policy, prune, release
 from holdfast.domain.names import SnapshotKey, check_app
 from holdfast.errors import InvalidError, NotFoundError

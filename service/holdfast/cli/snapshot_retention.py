@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from holdfast.cli import exit_codes
-from holdfast.cli.arguments import Flag, Json, Many, OnlyLabel, parse_labels
-from holdfast.cli.connection import connect
-from holdfast.cli.output import print_json, print_result, say
-from holdfast.cli.settings import ClientFlags
-from holdfast.cli.snapshot_arguments import Key, resolve_key
+from holdfast.cli.base import exit_codes
+from holdfast.cli.base.arguments import Flag, Json, Many, OnlyLabel, parse_labels
+from holdfast.cli.base.connection import connect
+from holdfast.cli.base.output import print_json, print_result, say
+from holdfast.cli.base.settings import ClientFlags
+from holdfast.cli.base.snapshot_arguments import Key, resolve_key
 from holdfast.domain.names import SnapshotKey, check_app
 from holdfast.errors import InvalidError
 from holdfast.protocol.retention import KeepSnapshots, PrunedSnapshot, PruneReport, SnapshotPolicy

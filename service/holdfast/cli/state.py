@@ -6,7 +6,6 @@ went wrong (``exit_codes``): 4 where another writer was first. ``-`` is standard
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import sys
 from contextlib import aclosing, suppress
@@ -16,8 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 import msgspec
 from cyclopts import App, Parameter
 
-from holdfast.cli import exit_codes
-from holdfast.cli.arguments import (
+from holdfast.cli.base import exit_codes
+from holdfast.cli.base.arguments import (
     DASH,
     STANDARD,
     Flag,
@@ -27,9 +26,9 @@ from holdfast.cli.arguments import (
     parse_duration,
     standard_input,
 )
-from holdfast.cli.connection import connect
-from holdfast.cli.output import print_fields, print_json, print_line, print_result, say
-from holdfast.cli.settings import ClientFlags
+from holdfast.cli.base.connection import connect
+from holdfast.cli.base.output import print_fields, print_json, print_line, print_result, say
+from holdfast.cli.base.settings import ClientFlags
 from holdfast.cli.watch import until_stopped
 from holdfast.client.states.appending import MOST_BYTES_TOGETHER
 from holdfast.domain.canonical import canonical
@@ -178,6 +177,7 @@ async def save(
     flags: ClientFlags | None = None,
 ) -> None:
     """Save a state, and print its hash, the index and the number of the save."""
+    text = b"" if as_bytes else _read(file)
     async with await connect(flags) as connection:
         states = connection.states
         if as_bytes:
@@ -190,7 +190,6 @@ async def save(
                 force=force,
             )
         else:
-            text = await asyncio.to_thread(_read, file)
             saved = await states.save_json(
                 name,
                 text,

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
-from holdfast.cli.arguments import Json, parse_long_duration
-from holdfast.cli.kept_file import change_file, read_file
-from holdfast.cli.output import print_line, print_result, say
+from holdfast.cli.base.arguments import Json, parse_long_duration
+from holdfast.cli.base.kept_file import change_file, read_file
+from holdfast.cli.base.output import print_line, print_result, say
 from holdfast.gateway.tokens import Token, new_token, read_tokens, without, write_tokens
 from holdfast.runtime.escapes import escape_control
 from holdfast.sources import utc_now

@@ -17,17 +17,17 @@ import msgspec
 
 from holdfast.client.care import Care
 from holdfast.client.discovery import DISCOVERY_SECONDS, WorkerInfo, find_workers
-from holdfast.client.download import read_bytes, stream_blob
 from holdfast.client.links import make_link
 from holdfast.client.long_requests import ask_until_done
 from holdfast.client.many import in_order, weight_of
 from holdfast.client.names import Names
 from holdfast.client.pages import pages, rows
-from holdfast.client.partial_file import write_to
-from holdfast.client.put import put_source
+from holdfast.client.puts.put import put_source
+from holdfast.client.puts.small_puts import SmallPuts
+from holdfast.client.reads.download import read_bytes, stream_blob
+from holdfast.client.reads.partial_file import write_to
 from holdfast.client.requests import ATTEMPT_SECONDS, Requester
 from holdfast.client.small_files import SmallFiles
-from holdfast.client.small_puts import SmallPuts
 from holdfast.client.snapshots.api import Snapshots
 from holdfast.client.snapshots.retention import SnapshotRetention
 from holdfast.client.states.api import States
@@ -77,8 +77,8 @@ if TYPE_CHECKING:
         Sequence,
     )
 
+    from holdfast.client.puts.upload import Upload, Uploaded
     from holdfast.client.sources import OnBytes, Source
-    from holdfast.client.upload import Upload, Uploaded
     from holdfast.transport.connection import Connection
 
 DEFAULT_TIMEOUT_SECONDS: Final = 30.0
@@ -406,7 +406,7 @@ async def connect(
 
 @dataclass(frozen=True, slots=True)
 class _BlobPut:
-    """A put of a blob: see ``holdfast.client.put.PutSteps``."""
+    """A put of a blob: see ``holdfast.client.puts.put.PutSteps``."""
 
     small_puts: SmallPuts
     type: str

@@ -2,13 +2,42 @@
 
 from __future__ import annotations
 
+import asyncio
+import queue
+import threading
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable
+
+
+class DaemonThread:
+    """A thread that does one piece of work after the other.
+
+    A program that ends does not wait for it, as it does for the threads of the event loop: to read
+    from a silent terminal, or to write to a pipe that nobody reads, may take for ever.
+    """
+
+    def __init__(self, name: str) -> None:
+        """Start it. It runs until ``end``."""
+        self._wanted: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        threading.Thread(target=self._run, name=name, daemon=True).start()
+
+    def do[T](self, work: Callable[[], T]) -> asyncio.Future[T]:
+        """Have ``work`` done after what it was given before; the outcome."""
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._wanted.put(partial(settle, future, work))
+        return future
+
+    def end(self) -> None:
+        """Let it end when all is done."""
+        self._wanted.put(None)
+
+    def _run(self) -> None:
+        while (work := self._wanted.get()) is not None:
+            work()
 
 
 def settle[T](future: asyncio.Future[T], work: Callable[[], T]) -> None:

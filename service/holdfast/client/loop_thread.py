@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from concurrent.futures import CancelledError
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from holdfast.client.requests import CLOSED, FORKED
-from holdfast.errors import InvalidError, UnavailableError
+from holdfast.errors import InvalidError, OutcomeUnknownError, UnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Coroutine, Generator
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _END_SECONDS: Final = 1.0
+CLOSED_MEANWHILE: Final = "the client was closed before the call had ended"
+ITSELF: Final = "a callback cannot make calls that wait: its thread is the one that does their work"
 
 
 class LoopThread:
@@ -27,6 +31,7 @@ class LoopThread:
         self._process = os.getpid()
         self._lock = threading.Lock()
         self._is_closed = False
+        self._waited_for: set[Future[Any]] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="holdfast", daemon=True)
         self._thread.start()
@@ -40,7 +45,8 @@ class LoopThread:
         """The result of ``coroutine``. It is cancelled when waiting for it is interrupted.
 
         Raises at once UnavailableError when it is closed, and InvalidError in a process that was
-        forked: a fork takes no threads along.
+        forked, for a fork takes no threads along, and in the loop's own thread, which would wait
+        for itself. Raises OutcomeUnknownError when it is closed before the coroutine has ended.
         """
         try:
             future = self._begin(coroutine)
@@ -49,17 +55,25 @@ class LoopThread:
             raise
         try:
             return future.result()
+        except CancelledError as error:
+            raise OutcomeUnknownError(CLOSED_MEANWHILE) from error
         except BaseException:
             future.cancel()
             raise
+        finally:
+            self._waited_for.discard(future)
 
     def _begin(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
         if os.getpid() != self._process:  # before the lock, which may have been held at the fork
             raise InvalidError(FORKED)
+        if threading.current_thread() is self._thread:
+            raise InvalidError(ITSELF)
         with self._lock:
             if self._is_closed:
                 raise UnavailableError(CLOSED)
-            return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+            future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+            self._waited_for.add(future)
+        return future
 
     def iterate(self, generator: AsyncGenerator[T]) -> Generator[T]:
         """The items of ``generator``. Stopping early closes it."""
@@ -78,7 +92,9 @@ class LoopThread:
                     return
                 yield item
         finally:
-            if self.is_usable:
+            if threading.current_thread() is self._thread:  # it has collected this as garbage
+                asyncio.run_coroutine_threadsafe(close(), self._loop)
+            elif self.is_usable:
                 self.run(close())
 
     def close(self) -> None:
@@ -97,6 +113,8 @@ class LoopThread:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+        for future in list(self._waited_for):  # of those that did not come to their end
+            future.cancel()
 
 
 async def _end_others() -> None:
@@ -108,4 +126,6 @@ async def _end_others() -> None:
         task.cancel()
     if others:
         await asyncio.wait(others, timeout=_END_SECONDS)
-    await asyncio.get_running_loop().shutdown_asyncgens()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_END_SECONDS):
+            await asyncio.get_running_loop().shutdown_asyncgens()

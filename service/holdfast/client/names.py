@@ -9,11 +9,11 @@ import heapq
 from contextlib import aclosing
 from typing import IO, TYPE_CHECKING, Final, Literal
 
-from holdfast.client.download import open_named, read_bytes
 from holdfast.client.links import make_link
-from holdfast.client.named_put import NamedPut, named_write
-from holdfast.client.partial_file import write_to
-from holdfast.client.put import put_source
+from holdfast.client.puts.named_put import NamedPut, named_write
+from holdfast.client.puts.put import put_source
+from holdfast.client.reads.download import open_named, read_bytes
+from holdfast.client.reads.partial_file import write_to
 from holdfast.client.upgrades import NewVerbs, on_old_subjects
 from holdfast.domain.blob_names import check_blob_name
 from holdfast.domain.digest import parse_digest

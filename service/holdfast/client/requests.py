@@ -13,6 +13,7 @@ import enum
 import os
 import time
 from contextlib import suppress
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from holdfast.client.bare import BareReads
@@ -60,6 +61,7 @@ _LEAST_ATTEMPT_SHARE: Final = 0.25
 """With less than both left, nobody is asked again for a change that was surely not made: the answer
 would come too late, and nobody would know."""
 
+_ATTEMPTS: Final = 64
 _MARGIN: Final = 0.25
 _MOST_MARGIN_SECONDS: Final = 0.5
 
@@ -68,6 +70,20 @@ FORKED: Final = "this client belongs to the process that was forked: connect ane
 
 BYTES_AT_ONCE: Final = 48 * MIB
 """Bytes on their way to one connection, over all its reads: a server gives one up at 64 MiB."""
+
+
+class _Forks:
+    """``count`` tells a process that was forked from the one before."""
+
+    count = 0
+
+    @classmethod
+    def note(cls) -> None:
+        """This is a forked process."""
+        cls.count += 1
+
+
+os.register_at_fork(after_in_child=_Forks.note)
 
 
 class NotOfferedError(UnavailableError):
@@ -128,7 +144,7 @@ class Requester:
         )
         self.way = Way.DIRECT
         self._proven: set[Way] = set()
-        self._process = os.getpid()
+        self._forks = _Forks.count
         self._loop = asyncio.get_running_loop()
 
     def check_usable(self) -> None:
@@ -142,7 +158,7 @@ class Requester:
 
     def check_own(self) -> None:
         """Raises InvalidError in a process that was forked, and in another event loop."""
-        if os.getpid() != self._process:
+        if _Forks.count != self._forks:
             raise InvalidError(FORKED)
         if asyncio.get_running_loop() is not self._loop:
             msg = "this client belongs to another event loop: use it from the one that connected it"
@@ -254,8 +270,7 @@ class Requester:
         subject = first_subject or self.subject(operation)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_seconds
-        least = min(_LEAST_ATTEMPT_SECONDS, timeout_seconds * _LEAST_ATTEMPT_SHARE)
-        backoff = Backoff(_FIRST_WAIT_SECONDS, _MAX_WAIT_SECONDS, within_seconds=timeout_seconds)
+        backoff: Backoff | None = None  # hardly ever there is a second attempt
         while True:
             try:
                 await self.connection.wait_connected(max(deadline - loop.time(), 0))
@@ -284,6 +299,11 @@ class Requester:
                 return message
             subject = self.subject(operation)
             is_unmade = operation.mutates and not maybe_applied
+            least = min(_LEAST_ATTEMPT_SECONDS, timeout_seconds * _LEAST_ATTEMPT_SHARE)
+            left = deadline - loop.time()
+            backoff = backoff or Backoff(
+                _FIRST_WAIT_SECONDS, _MAX_WAIT_SECONDS, within_seconds=left
+            )
             if not await self._may_ask_again(backoff, deadline, least if is_unmade else 0):
                 raise _told(failure, maybe_applied=maybe_applied) from failure.__cause__
 
@@ -332,6 +352,7 @@ def _told(failure: HoldfastError, *, maybe_applied: bool) -> HoldfastError:
     return OutcomeUnknownError(f"no worker said whether it was done: {failure.detail}")
 
 
+@lru_cache(maxsize=_ATTEMPTS)
 def worker_seconds(seconds: float) -> str:
     """The ``Timeout`` of a request whose answer is waited for ``seconds``."""
     return f"{seconds - min(seconds * _MARGIN, _MOST_MARGIN_SECONDS):.3f}"

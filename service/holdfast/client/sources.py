@@ -7,16 +7,15 @@ twice: a pipe cannot be rewound.
 from __future__ import annotations
 
 import asyncio
+import math
 import os
-import queue
 import stat
-import threading
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
 from contextlib import aclosing
 from functools import partial
 from typing import IO, TYPE_CHECKING, Final, Protocol
 
-from holdfast.client.from_thread import settle
+from holdfast.client.from_thread import DaemonThread
 from holdfast.deadline import look_at
 
 if TYPE_CHECKING:
@@ -82,16 +81,9 @@ async def blocks(source: Source) -> AsyncGenerator[memoryview]:
     elif isinstance(source, AsyncIterable):
         async for block in source:
             yield memoryview(block).cast("B")
-    elif isinstance(source, str | os.PathLike):
-        file = await asyncio.to_thread(open, source, "rb", buffering=0)  # blocks are large already
-        try:
-            async with aclosing(_read_ahead(_as_it_is(file), ours=True)) as ahead:
-                async for piece in ahead:
-                    yield piece
-        finally:
-            file.close()
     else:
-        async with aclosing(_read_ahead(source, ours=False)) as ahead:
+        file = _PathFile(source) if isinstance(source, str | os.PathLike) else _CallersFile(source)
+        async with aclosing(_read_ahead(file)) as ahead:
             async for piece in ahead:
                 yield piece
 
@@ -116,71 +108,68 @@ async def pieces(source: AsyncIterator[memoryview], size: int) -> AsyncGenerator
         yield memoryview(seam)
 
 
-async def _read_ahead(file: SupportsRead, *, ours: bool) -> AsyncGenerator[memoryview]:
-    """Read the next block while this one is being used. ``ours`` is a file that we will close."""
-    reader = _ThreadReader(file)
-    ahead = reader.read()
+async def _read_ahead(file: _PathFile | _CallersFile) -> AsyncGenerator[memoryview]:
+    """Read the next block while this one is being used."""
+    thread = DaemonThread("holdfast-read")
+    read = partial(read_block, file, READ_BYTES)
+    ahead = thread.do(read)
     try:
         # Shielded: else a cancelled wait would look like a read that has ended.
         while block := await asyncio.shield(ahead):
-            ahead = reader.read()
+            ahead = thread.do(read)
             yield memoryview(block)
     finally:
-        reader.end()
-        # A thread that reads cannot be stopped; whoever closes the file must not do it under it.
-        # A caller's pipe or terminal may never give another byte: nobody waits for that here.
-        if ours and not ahead.done():
-            await asyncio.wait([ahead])
-        if not ahead.cancel():
-            look_at(ahead)
+        # A read cannot be stopped, and may never end: who gives up does not wait for that. The
+        # file is closed behind it.
+        closed = thread.do(file.close)
+        thread.end()
+        if ahead.done():
+            await asyncio.wait([closed])
+        for future in (ahead, closed):
+            if not future.cancel():
+                look_at(future)
 
 
-class _ThreadReader:
-    """Reads a file in a thread of its own.
-
-    A daemon thread, not one of the loop's: those are waited for when the program ends, and a read
-    of a silent terminal does not.
-    """
+class _CallersFile:
+    """A caller's file object, which stays open."""
 
     def __init__(self, file: SupportsRead) -> None:
         self._file = file
-        self._wanted: queue.SimpleQueue[asyncio.Future[bytes] | None] = queue.SimpleQueue()
-        threading.Thread(target=self._run, name="holdfast-read", daemon=True).start()
-
-    def read(self) -> asyncio.Future[bytes]:
-        """Begin to read a block; empty at the end."""
-        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self._wanted.put(future)
-        return future
-
-    def end(self) -> None:
-        """No more will be read."""
-        self._wanted.put(None)
-
-    def _run(self) -> None:
-        while (future := self._wanted.get()) is not None:
-            settle(future, partial(read_block, self._file, READ_BYTES))
-
-
-class _FirstBytes:
-    """As much of a file as ``size``: what is appended meanwhile belongs to another time."""
-
-    def __init__(self, file: SupportsRead, size: int) -> None:
-        self._file = file
-        self._left = size
 
     def read(self, size: int, /) -> bytes | None:
-        block = self._file.read(min(size, self._left))
+        return self._file.read(size)
+
+    def close(self) -> None:
+        pass
+
+
+class _PathFile:
+    """The file at a path, opened by the first read: opening a pipe waits for who writes to it.
+
+    Without a buffer, for blocks are large.
+    Of a regular file come the bytes that it has then, or fewer: what is appended meanwhile belongs
+    to another time. A pipe, or what claims to be empty, is read to its end: many files of /proc
+    have the size 0, and content.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._path = path
+        self._file: IO[bytes] | None = None
+        self._left = math.inf
+
+    def read(self, size: int, /) -> bytes | None:
+        if self._file is None:
+            self._file = open(self._path, "rb", buffering=0)  # noqa: SIM115  (`close` does)
+            status = os.fstat(self._file.fileno())
+            if stat.S_ISREG(status.st_mode) and status.st_size:
+                self._left = status.st_size
+        block = self._file.read(int(min(size, self._left)))
         self._left -= len(block or b"")
         return block
 
-
-def _as_it_is(file: IO[bytes]) -> SupportsRead:
-    """``file`` up to the size that it has now; a pipe, or what claims to be empty, to its end."""
-    status = os.fstat(file.fileno())
-    if stat.S_ISREG(status.st_mode) and status.st_size:
-        return _FirstBytes(file, status.st_size)
-    return file  # many files of /proc have the size 0, and content
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
 
 
 def read_block(file: SupportsRead, size: int) -> bytes:

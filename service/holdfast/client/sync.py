@@ -5,20 +5,22 @@ A thread of its own runs the event loop, so it also works where a loop is alread
 
 from __future__ import annotations
 
-import asyncio
 import functools
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Coroutine, Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Self, cast
 
 from holdfast.client.blocking import Blocking, blocking, describe, iterating
 from holdfast.client.care import Care
 from holdfast.client.client import Client, connect
+from holdfast.client.from_thread import DaemonThread
 from holdfast.client.loop_thread import LoopThread
 from holdfast.client.names import Names
 from holdfast.client.snapshots.api import Snapshots
 from holdfast.client.snapshots.retention import SnapshotRetention
 from holdfast.client.states.api import States
 from holdfast.client.states.machine import StateMachine
+from holdfast.errors import OutcomeUnknownError, UnavailableError
 from holdfast.protocol.blobs import DEFAULT_TYPE, BlobStored
 
 if TYPE_CHECKING:
@@ -202,7 +204,8 @@ class SyncClient(Blocking[Client]):
         Calls of other threads end with an error. Does nothing in a process that was forked.
         """
         if self._thread.is_usable:
-            self._thread.run(self._wrapped.aclose())
+            with suppress(UnavailableError, OutcomeUnknownError):  # another thread closes it, too
+                self._thread.run(self._wrapped.aclose())
         self._thread.close()
 
     put = blocking(Client.put)
@@ -228,9 +231,12 @@ class SyncClient(Blocking[Client]):
 
 async def _in_threads[T](items: Iterable[T]) -> AsyncGenerator[T]:
     """``items``, which may block, and may even use the client that they are for."""
-    iterator = iter(items)
-    while (item := await asyncio.to_thread(next, iterator, _END)) is not _END:
-        yield cast("T", item)
+    iterator, thread = iter(items), DaemonThread("holdfast-items")
+    try:
+        while (item := await thread.do(lambda: next(iterator, _END))) is not _END:
+            yield cast("T", item)
+    finally:
+        thread.end()
 
 
 def _connecting[**P](

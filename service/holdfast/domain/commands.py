@@ -33,6 +33,8 @@ def check_command(text: bytes) -> None:
     an object passes.
     """
     value = _parsed(text)
+    if len(text) <= _MOST_DOUBLE_DIGITS:
+        return  # too short for that many digits, and for that depth
     may_be_deep = text.count(b"[") + text.count(b"{") > MAX_COMMAND_NESTING
     if may_be_deep or _LONG_NUMBER.search(text) is not None:
         for part, depth in _parts(value):

@@ -101,18 +101,13 @@ class PageRow(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Root:
-    """A snapshot's pages in order. Column for column as in ``PageRow``.
+    """A snapshot's pages in order. ``columns`` are the written form, the rest is read from it.
 
-    ``packs`` are all that the snapshot needs, those of its pages included, ascending. ``columns``
-    are the written form.
+    ``packs`` are all that the snapshot needs, those of its pages included, ascending.
     """
 
     columns: RootColumns
     first_paths: Sequence[bytes]
-    entry_counts: Sequence[int]
-    raw_sizes: Sequence[int]
-    stored_sizes: Sequence[int]
-    frame_counts: Sequence[int]
     fingerprints: Sequence[bytes]
     packs: Sequence[bytes]
     pack_numbers: Sequence[Sequence[int]]
@@ -128,7 +123,7 @@ class Root:
     @property
     def entries(self) -> int:
         """Members of the snapshot."""
-        return sum(self.entry_counts)
+        return sum(self.columns.entries)
 
     @property
     def files(self) -> int:
@@ -143,17 +138,17 @@ class Root:
     @property
     def raw_bytes(self) -> int:
         """The size of the tar without its end."""
-        return sum(self.raw_sizes)
+        return sum(self.columns.raw_bytes)
 
     @property
     def stored_bytes(self) -> int:
         """The size of all frames when compressed, repeated ones counted as often as they come."""
-        return sum(self.stored_sizes)
+        return sum(self.columns.stored_bytes)
 
     @property
     def frames(self) -> int:
         """The count of frames of the tar, without its end."""
-        return sum(self.frame_counts)
+        return sum(self.columns.frames)
 
     def page_frames(self, number: int) -> tuple[FrameRef, ...]:
         """The frames that hold the encoded page ``number``, one after the other."""
@@ -178,12 +173,12 @@ class Root:
         """All that is said of page ``number``: enough to list the same page in another root."""
         return PageRow(
             first_path=self.first_paths[number],
-            entries=self.entry_counts[number],
+            entries=self.columns.entries[number],
             files=self.columns.files[number],
             size_bytes=self.columns.size_bytes[number],
-            raw_bytes=self.raw_sizes[number],
-            stored_bytes=self.stored_sizes[number],
-            frames=self.frame_counts[number],
+            raw_bytes=self.columns.raw_bytes[number],
+            stored_bytes=self.columns.stored_bytes[number],
+            frames=self.columns.frames[number],
             page_frames=self.page_frames(number),
             stat_frames=self.stat_frames(number),
             fingerprint=self.fingerprints[number],
@@ -268,10 +263,11 @@ def split_root(root: Root) -> tuple[tuple[Digest, bytes], ...]:
 
     Each is at most PACK_BYTES; usually the head is the only one. Raises TooLargeError.
     """
-    excess = excessive_total(root.columns.size_bytes, root.raw_sizes, root.stored_sizes)
+    columns = root.columns
+    excess = excessive_total(columns.size_bytes, columns.raw_bytes, columns.stored_bytes)
     if excess is not None:
         raise TooLargeError(excess)
-    raw = _ENCODER.encode(root.columns)
+    raw = _ENCODER.encode(columns)
     if len(raw) > MAX_ROOT_BYTES:
         msg = f"the manifest's root would have {len(raw)} bytes, more than {MAX_ROOT_BYTES}"
         raise TooLargeError(msg)
@@ -350,10 +346,6 @@ def _root(columns: RootColumns) -> Root:
     return Root(
         columns=columns,
         first_paths=paths,
-        entry_counts=columns.entries,
-        raw_sizes=columns.raw_bytes,
-        stored_sizes=columns.stored_bytes,
-        frame_counts=columns.frames,
         fingerprints=split_digests(columns.fingerprints),
         packs=split_digests(table.packs),
         pack_numbers=PackNumbers(columns.pack_numbers),

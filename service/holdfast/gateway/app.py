@@ -19,24 +19,24 @@ from starlette.routing import Route as Place
 from holdfast.client.budget import ByteBudget
 from holdfast.errors import HoldfastError, InternalError
 from holdfast.gateway.access import MAY, STILL_MAY, Access
-from holdfast.gateway.blobs import BlobRoutes
-from holdfast.gateway.bodies import Bodies
 from holdfast.gateway.console.console import console_routes
-from holdfast.gateway.content import SAFE, Readers, SlowReaderError
+from holdfast.gateway.content.answers import SAFE, Readers, SlowReaderError
+from holdfast.gateway.content.bodies import Bodies
 from holdfast.gateway.front import Front
 from holdfast.gateway.guard import ABORT
-from holdfast.gateway.health import HealthRoutes
+from holdfast.gateway.http_route import ROUTE, HttpRoute
 from holdfast.gateway.limits import RequestLimits
 from holdfast.gateway.link_gate import LinkGate
 from holdfast.gateway.meters import Meters, metric_route
 from holdfast.gateway.openapi import document_route
 from holdfast.gateway.paths import AnyText, check_segments
 from holdfast.gateway.problems import HttpError, problem
-from holdfast.gateway.route import ROUTE, HttpRoute
-from holdfast.gateway.snapshots import SnapshotRoutes
-from holdfast.gateway.states import StateRoutes
-from holdfast.gateway.store import StoreRoutes
-from holdfast.gateway.tus import TusRoutes
+from holdfast.gateway.routes.blobs import BlobRoutes
+from holdfast.gateway.routes.health import HealthRoutes
+from holdfast.gateway.routes.snapshots import SnapshotRoutes
+from holdfast.gateway.routes.states import StateRoutes
+from holdfast.gateway.routes.store import StoreRoutes
+from holdfast.gateway.routes.tus import TusRoutes
 from holdfast.sources import utc_now
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ import structlog
 from holdfast.domain.sigv4 import without_link
 from holdfast.errors import RateLimitedError
 from holdfast.gateway.guard import WAIT_TAKEN
+from holdfast.gateway.http_route import ROUTE
 from holdfast.gateway.limits import LEAVE, RequestLimits
 from holdfast.gateway.problems import problem
-from holdfast.gateway.route import ROUTE
 from holdfast.tracing import TRACE, Tracer, TraceSpan, TraceStep
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Front:
             _write(scope, passing, seconds)
 
     async def _limited(self, scope: Scope, passing: _Passing) -> None:
-        if WAIT_TAKEN in scope:  # who does not read waits here, and takes no turn
+        if WAIT_TAKEN in scope:  # a caller that does not read waits here, and takes no turn
             await scope[WAIT_TAKEN]()
         if scope["path"] in _FREE:
             await self._app(scope, passing.receive, passing.send)

@@ -21,7 +21,7 @@ from prometheus_client.registry import Collector
 from starlette.responses import Response
 
 from holdfast.errors import HoldfastError
-from holdfast.gateway.route import ROUTE, HttpAnswer, HttpRoute, reading
+from holdfast.gateway.http_route import ROUTE, HttpAnswer, HttpRoute, reading
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, get_args
 import msgspec
 from starlette.responses import Response
 
-from holdfast.gateway.route import BYTES, EVENTS, HttpAnswer, HttpRoute, Parameter
+from holdfast.gateway.http_route import BYTES, EVENTS, HttpAnswer, HttpRoute, Parameter
 from holdfast.protocol.message import WireDigest, WireKey, WireName
 from holdfast.protocol.problem import Problem
 from holdfast.protocol.snapshots import WireRestore

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from holdfast.errors import InvalidError
-from holdfast.gateway.route import Parameter
+from holdfast.gateway.http_route import Parameter
 from holdfast.protocol.blobs import DEFAULT_TYPE
 from holdfast.protocol.message import WireLimit, WireType
 

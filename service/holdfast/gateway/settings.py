@@ -5,17 +5,15 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Annotated, Any, Final, get_type_hints
 
-import msgspec
 from msgspec import Meta, Struct
 
 from holdfast.domain.limits import KIB, MAX_BLOB_BYTES, MIB
+from holdfast.domain.setting_values import VARIABLE_PREFIX, checked_value, split_list
 from holdfast.errors import InvalidError
 from holdfast.protocol.message import WireName
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-VARIABLE_PREFIX: Final = "HOLDFAST_"
 
 Origin = Annotated[str, Meta(pattern=r"^(\*|https?://[^\s/,]+)$(?!\n)")]
 ClientsUrl = Annotated[str, Meta(pattern=r"^https?://[^\s/?#]+(/[^\s?#]*)?$(?!\n)")]
@@ -127,8 +125,10 @@ def load_settings(
         if value is None:
             variable = setting_variable(name)
             value, source = environ.get(variable) or None, f"${variable}"
+        if name in LISTS and isinstance(value, str):
+            value = split_list(value)
         if value is not None:
-            values[name] = _checked(name, value, source)
+            values[name] = checked_value(name, value, _TYPES[name], source)
     settings = GatewaySettings(**values)
     if (settings.tls_cert is None) != (settings.tls_key is None):
         raise InvalidError("a certificate and its key go together: set tls_cert and tls_key")
@@ -142,12 +142,3 @@ def setting_variable(name: str) -> str:
     if name in SHARED:
         return f"{VARIABLE_PREFIX}{name.upper()}"
     return f"{VARIABLE_PREFIX}GATEWAY_{name.upper()}"
-
-
-def _checked(name: str, value: Any, source: str) -> Any:
-    if name in LISTS and isinstance(value, str):
-        value = tuple(part.strip() for part in value.split(",") if part.strip())
-    try:
-        return msgspec.convert(value, _TYPES[name], strict=False)
-    except msgspec.ValidationError as error:
-        raise InvalidError(f"{name} (from {source}): {error}") from error

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from holdfast.repository.links.uses import LinkUses
     from holdfast.repository.names.names import NameRepository
     from holdfast.repository.snapshots.making import SnapshotLedger
-    from holdfast.repository.snapshots.reads import SnapshotReads
+    from holdfast.repository.snapshots.reading.reads import SnapshotReads
 
 
 class LinkUseHandlers:

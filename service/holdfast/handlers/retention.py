@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
     from holdfast.protocol.snapshots import SnapshotRecord
     from holdfast.repository.snapshots.making import SnapshotLedger
-    from holdfast.repository.snapshots.policies import Policies, Policy
-    from holdfast.repository.snapshots.prune import Pruned, Pruner
+    from holdfast.repository.snapshots.retention.policies import Policies, Policy
+    from holdfast.repository.snapshots.retention.prune import Pruned, Pruner
 
 MAX_ROWS: Final = 1000
 """Snapshots after which a page of several apps ends."""

@@ -69,9 +69,9 @@ from holdfast.protocol.snapshots import (
     SnapshotsPurged,
 )
 from holdfast.protocol.times import parse_time
-from holdfast.repository.snapshots.content import MAX_WAIT_SECONDS
-from holdfast.repository.snapshots.cursors import cursor_after_entry
 from holdfast.repository.snapshots.listing import SnapshotListing, Wanted, cursor_after
+from holdfast.repository.snapshots.reading.content import MAX_WAIT_SECONDS
+from holdfast.repository.snapshots.reading.cursors import cursor_after_entry
 from holdfast.repository.snapshots.restores import RestoreRequest, Restores
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ if TYPE_CHECKING:
     from holdfast.repository.snapshots.archives import Archives
     from holdfast.repository.snapshots.making import SnapshotLedger
     from holdfast.repository.snapshots.placement import Placement
-    from holdfast.repository.snapshots.reads import SnapshotReads
+    from holdfast.repository.snapshots.reading.reads import SnapshotReads
 
 MAX_KEY_BYTES: Final = 168
 """Of a snapshot's key in a page, with its quotes and comma."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -74,6 +75,7 @@ FRESH_SECONDS: Final = 5.0
 _LARGE_BYTES: Final = 16 * 1024
 """A larger state is made canonical in a thread."""
 
+_LINEAGES: Final = 1024
 _POLICY: Final = ("save_every", "keep", "keep_seconds", "trim")
 
 
@@ -310,6 +312,7 @@ def log_entry(entry: LoggedCommand) -> LogEntry:
     return LogEntry(index=entry.index, hlc=entry.hlc, data=command.data)
 
 
+@lru_cache(maxsize=_LINEAGES)
 def wire_lineage(lineage: Lineage | None) -> str | None:
     """The lineage as it travels."""
     return None if lineage is None else ".".join(map(str, lineage))

@@ -14,10 +14,10 @@ import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_type_hints
 
-import msgspec
 from msgspec import Meta, Struct, field
 
 from holdfast.domain.limits import MIB, UPLOAD_MEMORY_BYTES
+from holdfast.domain.setting_values import VARIABLE_PREFIX, checked_value, split_list
 from holdfast.errors import InvalidError
 from holdfast.transport.contexts import (
     CONTEXT_VARIABLE,
@@ -32,7 +32,6 @@ from holdfast.transport.options import CREDENTIAL_FIELDS, NatsOptions, masked
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-VARIABLE_PREFIX: Final = "HOLDFAST_"
 CONFIG_VARIABLE: Final = "HOLDFAST_CONFIG"
 DEFAULT: Final = "default"
 
@@ -224,7 +223,7 @@ def _file_layer(path: Path) -> _Layer:
         raise InvalidError(f"configuration file {path}: 'nats.context' is a name")
     settings = content | {f"nats.{name}": value for name, value in nats.items()}
     if isinstance(settings.get("monitor_url"), str):  # one, or as in the environment
-        settings["monitor_url"] = _split(settings["monitor_url"])
+        settings["monitor_url"] = split_list(settings["monitor_url"])
     known = {*SETTINGS, *(f"nats.{name}" for name in NatsOptions.__struct_fields__)}
     if unknown := sorted(settings.keys() - known):
         raise InvalidError(f"configuration file {path}: unknown key {unknown[0]!r}")
@@ -237,7 +236,7 @@ def _environment_layer(environ: Mapping[str, str]) -> _Layer:
         layer.settings[f"nats.{name}"] = value
     for name in SETTINGS:
         if value := environ.get(VARIABLE_PREFIX + name.upper()):
-            layer.settings[name] = _split(value) if name in LISTS else value
+            layer.settings[name] = split_list(value) if name in LISTS else value
     layer.sources.update({key: f"${variable_of(key)}" for key in layer.settings})
     return layer
 
@@ -248,7 +247,7 @@ def _flag_layer(flags: Mapping[str, Any]) -> _Layer:
     if isinstance(settings.get("nats.servers"), str):
         settings["nats.servers"] = split_servers(settings["nats.servers"])
     if isinstance(settings.get("monitor_url"), str):
-        settings["monitor_url"] = _split(settings["monitor_url"])
+        settings["monitor_url"] = split_list(settings["monitor_url"])
     sources = {key: f"--{flag_of(key)}" for key in settings}
     return _Layer(settings=settings, sources=sources, context=context, strict=False)
 
@@ -257,10 +256,6 @@ def flag_of(key: str) -> str:
     """The name of the flag that sets ``key``, without its dashes."""
     name = "server" if key == "nats.servers" else key.removeprefix("nats.")
     return {"nats.name": "connection-name"}.get(key, name).replace("_", "-")
-
-
-def _split(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def _merge(layers: list[_Layer], environ: Mapping[str, str]) -> dict[str, tuple[Any, str]]:
@@ -299,11 +294,7 @@ def _put(merged: dict[str, tuple[Any, str]], layer: _Layer) -> None:
 
 def _checked(key: str, value: Any, source: str, *, strict: bool) -> Any:
     kind = _NATS_TYPES[key.removeprefix("nats.")] if key.startswith("nats.") else _TYPES[key]
-    try:
-        return msgspec.convert(value, kind, strict=strict)
-    except msgspec.ValidationError as error:
-        # The value itself is not repeated: it may be a secret.
-        raise InvalidError(f"{key} (from {source}): {error}") from error
+    return checked_value(key, value, kind, source, strict=strict)
 
 
 def _build(merged: Mapping[str, tuple[Any, str]], node_default: str) -> LoadedConfig:

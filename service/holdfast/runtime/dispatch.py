@@ -6,15 +6,15 @@ message; anything else is a bug, logged in full and reported as ``internal`` wit
 
 from __future__ import annotations
 
-import asyncio
 import re
 from contextlib import aclosing
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import structlog
 
-from holdfast.deadline import TimeLimit, Timers, deadline
+from holdfast.deadline import TimeLimit, Timers
 from holdfast.domain.digest import is_digest
 from holdfast.domain.limits import MAX_OP_ID_CHARS
 from holdfast.domain.op_id import bind_op_id
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 MAX_TIMEOUT_SECONDS: Final = 3600.0
 _OP_ID: Final = re.compile(rf"[\x21-\x7e]{{1,{MAX_OP_ID_CHARS}}}", re.ASCII)
 _SECONDS: Final = re.compile(r"\d{1,6}(\.\d{1,6})?", re.ASCII)
+_TIMEOUTS: Final = 256
 _SHORTEST_SECONDS: Final = 0.001
 _MARGIN: Final = 0.05
 _MOST_MARGIN_SECONDS: Final = 0.5
@@ -98,10 +99,9 @@ class Dispatcher:
                 left = _left(left, age_seconds)
             call = self._call(subject, left, body, op_id, forwarded=forwarded)
             # A wait below gives up a moment before, and can still say what is known.
-            with deadline(left - min(left * _MARGIN, _MOST_MARGIN_SECONDS)):
-                at = asyncio.get_running_loop().time() + left
-                with TimeLimit(self._timers, at):
-                    reply = await endpoint.handle(request, call)
+            told = left - min(left * _MARGIN, _MOST_MARGIN_SECONDS)
+            with TimeLimit(self._timers, left, told=told):
+                reply = await endpoint.handle(request, call)
             if isinstance(reply, Forward):
                 return _forwarded(reply, headers, body, call)
             return _answered(reply, encoding)
@@ -139,10 +139,16 @@ class Dispatcher:
         text = headers.get(names.TIMEOUT)
         if text is None:
             return self._timeout_seconds
-        if _SECONDS.fullmatch(text) is None or not 0 < float(text) <= MAX_TIMEOUT_SECONDS:
-            msg = f"Timeout is a number of seconds, at most {MAX_TIMEOUT_SECONDS:.0f}"
-            raise InvalidError(msg)
-        return float(text)
+        return _told_seconds(text)
+
+
+@lru_cache(maxsize=_TIMEOUTS)
+def _told_seconds(text: str) -> float:
+    """The seconds that a ``Timeout`` says; clients say the same again and again."""
+    if _SECONDS.fullmatch(text) is None or not 0 < float(text) <= MAX_TIMEOUT_SECONDS:
+        msg = f"Timeout is a number of seconds, at most {MAX_TIMEOUT_SECONDS:.0f}"
+        raise InvalidError(msg)
+    return float(text)
 
 
 def _left(seconds: float, age_seconds: float) -> float:

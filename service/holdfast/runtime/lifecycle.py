@@ -115,3 +115,5 @@ async def _repeat(chore: Chore) -> Never:
             if isinstance(bug, asyncio.CancelledError) and is_being_cancelled():
                 raise
             log.exception("chore_failed", chore=chore.name)
+        if is_being_cancelled():  # and the chore made something else of it
+            raise asyncio.CancelledError

@@ -26,8 +26,8 @@ from holdfast.domain.store_state import (
     version_text,
 )
 from holdfast.errors import ForbiddenError, NotFoundError, UnavailableError
-from holdfast.stores.jetstream.readiness import NotReadyError, wait_ready
-from holdfast.stores.jetstream.replication import read_bucket
+from holdfast.stores.jetstream.buckets.readiness import NotReadyError, wait_ready
+from holdfast.stores.jetstream.buckets.replication import read_bucket
 from holdfast.transport.jetstream_messages import DeniedError
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from holdfast.domain.store_state import (
 )
 from holdfast.errors import HoldfastError, NotFoundError, UnavailableError
 from holdfast.runtime.monitoring import Servers, see_servers, stream_counts
-from holdfast.stores.jetstream.replication import Kept, keep_replicas, read_bucket
+from holdfast.stores.jetstream.buckets.replication import Kept, keep_replicas, read_bucket
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

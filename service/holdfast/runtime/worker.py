@@ -11,7 +11,7 @@ import asyncio
 import time
 from contextlib import aclosing, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, get_args
+from typing import TYPE_CHECKING, Any, Final, cast, get_args
 
 import msgspec
 import structlog
@@ -196,7 +196,8 @@ class Worker:
         if not self._may_reply_to(message):
             stats.refused_replies += 1
             return
-        if self._age() > endpoint.fresh_seconds:
+        age_seconds = self._age()
+        if age_seconds > endpoint.fresh_seconds:
             log.warning("request_too_old", subject=endpoint.operation.subject)
             return
         # Parts have windows of their own: counted apart, neither starves the other.
@@ -208,33 +209,41 @@ class Worker:
             return
         loop = asyncio.get_running_loop()
         # Started at once, up to its first wait: parts begin in the order they came.
-        answering = self._answer(endpoint, stats, message, forwarded=forwarded)
+        answering = self._answer(endpoint, stats, message, age_seconds, forwarded=forwarded)
         task = asyncio.Task(answering, loop=loop, eager_start=True)
         if not task.done():
             running[task] = (endpoint, message)
-            task.add_done_callback(running.__delitem__)
 
     async def _answer(
-        self, endpoint: AnyEndpoint, stats: EndpointStats, message: Message, *, forwarded: bool
+        self,
+        endpoint: AnyEndpoint,
+        stats: EndpointStats,
+        message: Message,
+        age_seconds: float,
+        *,
+        forwarded: bool,
     ) -> None:
         text = message.headers.get(TRACEPARENT)
         if text is not None:
             TRACE.set(TraceStep.parse(text))
         started_ns = time.perf_counter_ns()
-        with self._tracer.answering(endpoint.operation.subject) as span:
-            error = await self._answered(endpoint, message, forwarded=forwarded)
-            if error is not None:
-                span.fail(error.code, is_fault=error.status >= _FAULTS)
-                log.info(
-                    "request_refused",
-                    subject=endpoint.operation.subject,
-                    code=error.code,
-                    detail=codec.one_line(error.detail),
-                )
-        stats.count(time.perf_counter_ns() - started_ns, error.code if error else None)
+        try:
+            with self._tracer.answering(endpoint.operation.subject) as span:
+                error = await self._answered(endpoint, message, age_seconds, forwarded=forwarded)
+                if error is not None:
+                    span.fail(error.code, is_fault=error.status >= _FAULTS)
+                    log.info(
+                        "request_refused",
+                        subject=endpoint.operation.subject,
+                        code=error.code,
+                        detail=codec.one_line(error.detail),
+                    )
+            stats.count(time.perf_counter_ns() - started_ns, error.code if error else None)
+        finally:
+            self._lanes[endpoint.lane].pop(cast("asyncio.Task[None]", asyncio.current_task()), None)
 
     async def _answered(
-        self, endpoint: AnyEndpoint, message: Message, *, forwarded: bool
+        self, endpoint: AnyEndpoint, message: Message, age_seconds: float, *, forwarded: bool
     ) -> HoldfastError | None:
         """Answer; the failure, if it is one. Raises CancelledError if this task is cancelled."""
         try:
@@ -244,7 +253,7 @@ class Worker:
                 message.headers,
                 message.data,
                 forwarded=forwarded,
-                age_seconds=self._age(),
+                age_seconds=age_seconds,
             )
             if answer.node is not None:
                 self._forward(endpoint, answer.node, message.reply, answer)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from holdfast.repository.care.lap import ScrubTotals
     from holdfast.repository.collector.report import RunTotals
     from holdfast.repository.names.index.follower import IndexState
-    from holdfast.repository.snapshots.prune import PruneTotals
+    from holdfast.repository.snapshots.retention.prune import PruneTotals
     from holdfast.runtime.statistics import EndpointStats
     from holdfast.runtime.worker import Worker
     from holdfast.transport.connection import Connection
@@ -169,7 +169,7 @@ def state_metrics(totals: StateTotals) -> Iterator[Metric]:
 
 
 def _gauges(told: Told) -> Iterator[Metric]:
-    """What each is, and its value, by its name without ``holdfast_``."""
+    """The meaning and the value of each, by its name without ``holdfast_``."""
     for name, (text, value) in told.items():
         yield GaugeMetricFamily(f"holdfast_{name}", text, value=value)
 

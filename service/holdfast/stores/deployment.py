@@ -22,7 +22,7 @@ from holdfast.errors import (
     OutcomeUnknownError,
     UnavailableError,
 )
-from holdfast.stores.jetstream.readiness import NotReadyError
+from holdfast.stores.jetstream.buckets.readiness import NotReadyError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -100,10 +100,17 @@ class MemoryBlobStore(Reachable):
             return replace(blob.info, damaged=True)
         return blob.info
 
-    async def missing(self, digests: Sequence[Digest], *, partial: bool = False) -> list[Digest]:
+    async def missing(
+        self, digests: Sequence[Digest], *, partial: bool = False, counted: bool = False
+    ) -> list[Digest]:
         """See `BlobStore.missing`."""
         await self._reach()
-        return [one for one in dict.fromkeys(digests) if not self._has(one, partial=partial)]
+        there = {
+            one
+            for one in digests
+            if self._has(one, partial=partial) and (self._blobs[one].is_intact or not counted)
+        }
+        return [one for one in dict.fromkeys(digests) if one not in there]
 
     async def delete(
         self, digest: Digest, *, op_id: str | None = None, kept: Keeping | None = None

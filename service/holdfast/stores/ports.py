@@ -341,13 +341,14 @@ class BlobStore(Protocol):
         Raises NotFoundError of what is surely not there, CorruptError.
         """
 
-    async def missing(self, digests: Sequence[Digest], *, partial: bool = False) -> list[Digest]:
+    async def missing(
+        self, digests: Sequence[Digest], *, partial: bool = False, counted: bool = False
+    ) -> list[Digest]:
         """Those of ``digests`` (at most 1,024) that are not stored, in order, each once.
 
         One that was reported as damaged, whose record is unreadable, or that was deleted and is
-        kept, is missing; so is a partial one, unless ``partial``. May say
-        missing of a blob that was put a moment ago elsewhere; the reverse only of one that was
-        deleted a moment ago.
+        kept, is missing; so is a partial one, unless ``partial``, and with ``counted`` one of which
+        the store sees that bytes are gone. It may not know of a put or deletion a moment ago.
         """
 
     async def delete(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from contextlib import contextmanager
 from importlib.metadata import entry_points, version
 from typing import TYPE_CHECKING, Final
@@ -17,6 +18,8 @@ from holdfast.tracing.otel import OtelTracer
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+LAST_SECONDS: Final = 5.0
+"""For the last spans of a process that ends."""
 
 _GROUP: Final = "opentelemetry_traces_exporter"
 
@@ -35,7 +38,10 @@ def exporting(service: str) -> Iterator[OtelTracer]:
     try:
         yield OtelTracer(provider)
     finally:
-        provider.shutdown()
+        # By itself it waits half a minute for a collector that does not answer.
+        ending = threading.Thread(target=provider.shutdown, name="last-spans", daemon=True)
+        ending.start()
+        ending.join(LAST_SECONDS)
 
 
 def _exporter() -> SpanExporter:

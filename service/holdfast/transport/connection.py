@@ -30,6 +30,9 @@ MAX_QUEUED_BYTES: Final = 64 * 1024 * 1024
 CONNECT_SECONDS: Final = 5.0
 _CLOSED: Final = "the connection to NATS is closed"
 _LINE_END: Final = b"\r\n"
+_SMALL_BYTES: Final = 1024
+"""A smaller message is one piece: to copy it costs less than pieces do."""
+
 _SEPARATOR_RE: Final = re.compile(r"[ \t\r\n\0]")
 _FLUSH_SECONDS: Final = 2
 _POLL_SECONDS: Final = 0.02
@@ -149,11 +152,13 @@ class Connection:
         total = len(block) + len(data)
         self._check_sendable(subject, reply, total)
         if block:
-            line = f"HPUB {subject} {reply} {len(block)} {total}\r\n".encode()
-            self._client.queue_bytes(line + block, data, _LINE_END)
+            head = f"HPUB {subject} {reply} {len(block)} {total}\r\n".encode() + block
         else:
-            line = f"PUB {subject} {reply} {len(data)}\r\n".encode()
-            self._client.queue_bytes(line, data, _LINE_END)
+            head = f"PUB {subject} {reply} {total}\r\n".encode()
+        if total < _SMALL_BYTES:
+            self._client.queue_bytes(b"".join((head, data, _LINE_END)))
+        else:
+            self._client.queue_bytes(head, data, _LINE_END)
 
     def _check_sendable(self, subject: str, reply: str, size: int) -> None:
         client = self._client

@@ -337,13 +337,13 @@ class JetStream(DirectReads):
             raise UnavailableError("the nats-server did not tell the time") from error
 
     async def subjects(self, stream: str, filtered: str, offset: int) -> tuple[list[str], int]:
-        """Subjects that match ``filtered`` and hold messages, from the leader; how many in all.
+        """Subjects of messages that match ``filtered``, by a believed leader; how many in all.
 
         Up to 100,000 of them, in no order, after the first ``offset`` in ascending order. Raises
         UnavailableError.
         """
         query = {"subjects_filter": filtered, "offset": offset}
-        answer = await self._info(stream, msgspec.json.encode(query))
+        answer = await self._believe(stream, msgspec.json.encode(query))
         return list(answer.state.subjects or ()), answer.total
 
     async def _info(self, stream: str, query: bytes) -> InfoAnswer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from holdfast.protocol import headers as names
@@ -16,6 +17,8 @@ _BEGIN: Final = "NATS/1.0\r\n"
 _NAME_RE: Final = re.compile(r"[!-9;-~]+", re.ASCII)  # ADR-4: visible, and no colon
 _SPACE: Final = " \t\n\r\v\f"
 _NO_HEADERS: Final[dict[str, str]] = {}
+_FEW_BYTES: Final = 48
+"""So short a block comes again and again: a status, or a content type alone."""
 
 
 class Message:
@@ -31,7 +34,7 @@ class Message:
         self.reply = reply
         self.data = data
         self.raw_headers = raw_headers
-        self._headers: dict[str, str] | None = None
+        self._headers: Mapping[str, str] | None = None
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -39,24 +42,32 @@ class Message:
         if not self.raw_headers:
             return _NO_HEADERS
         if self._headers is None:
-            self._headers = parse_headers(self.raw_headers)
+            few = len(self.raw_headers) <= _FEW_BYTES
+            self._headers = (
+                _known_headers(self.raw_headers) if few else parse_headers(self.raw_headers)
+            )
         return self._headers
 
 
 def parse_headers(block: bytes) -> dict[str, str]:
     """A NATS header block (ADR-4) as a mapping. Lines that are no header are skipped."""
-    lines = block.decode("utf-8", "replace").split("\r\n")
+    first, *lines = block.decode("utf-8", "replace").split("\r\n")
     headers: dict[str, str] = {}
-    status = lines[0][len(_VERSION) :].strip(_SPACE)
+    status = first[len(_VERSION) :].strip(_SPACE)
     if status:
         code, _, description = status.partition(" ")
         headers[names.STATUS] = code
         headers[names.DESCRIPTION] = description
-    for line in lines[1:]:
+    for line in lines:
         name, colon, value = line.partition(":")
         if colon:
             headers[name] = value.strip(_SPACE)
     return headers
+
+
+@lru_cache(maxsize=256)
+def _known_headers(block: bytes) -> Mapping[str, str]:
+    return MappingProxyType(parse_headers(block))
 
 
 @lru_cache(maxsize=256)

@@ -29,6 +29,8 @@ _RECEIVE_BYTES: Final = 512 * 1024
 
 _MIN_ROOM_BYTES: Final = 64 * 1024
 _CRLF: Final = b"\r\n"
+_NAMED: Final = (3, 4)
+"""Fields of a message line before its sizes: what it is, its subject, its subscription; a reply."""
 
 
 class ParseError(Exception):
@@ -138,8 +140,8 @@ class Parser:
         head_end = body + header_bytes
         self._start = end + 2
         raw_headers = bytes(self._view[body:head_end]) if header_bytes else b""
-        data = self._view[head_end:end].toreadonly()
-        whole = data if end - head_end >= _VIEW_BYTES else bytes(data)
+        data = self._view[head_end:end]
+        whole = data.toreadonly() if end - head_end >= _VIEW_BYTES else bytes(data)
         self._on_message(sid, Message(subject, reply, whole, raw_headers))
         return True
 
@@ -221,17 +223,21 @@ def _parse_arguments(line: bytes) -> tuple[str, int, str, int, int]:
     Publishers choose subjects and replies, and the server lets them hold any byte but white space
     as it knows it: none of that may look like a fault of the connection.
     """
-    fields = [field for field in line.split(b" ") if field]
-    has_headers = line.startswith(b"H")
+    fields = line.split(b" ")
+    if b"" in fields:
+        fields = [field for field in fields if field]
+    sizes = 2 if line.startswith(b"H") else 1
+    named = len(fields) - sizes
+    if named not in _NAMED:
+        raise ParseError("malformed message line")
     try:
-        *rest, last = fields[3:]
-        total = int(last)
-        header_bytes = int(rest.pop()) if has_headers else 0
-        reply = _text(rest[0]) if rest else ""
+        total = int(fields[-1])
+        header_bytes = int(fields[-2]) if sizes > 1 else 0
+        reply = _text(fields[3]) if named == max(_NAMED) else ""
         arguments = _text(fields[1]), int(fields[2]), reply, header_bytes, total
-    except (ValueError, IndexError) as error:
+    except ValueError as error:
         raise ParseError("malformed message line") from error
-    if not 0 <= header_bytes <= total <= MAX_MESSAGE_BYTES or len(rest) > 1:
+    if not 0 <= header_bytes <= total <= MAX_MESSAGE_BYTES:
         raise ParseError("impossible message line")
     return arguments
 

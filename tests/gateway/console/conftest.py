@@ -27,7 +27,7 @@ MARKUP = "<img src=x onerror=alert(1)>\"'&amp;"
 
 
 class Shown(NamedTuple):
-    """What a console shows: where it is, what is behind it, and an app with two snapshots."""
+    """A console: where it is, what is behind it, and an app with two snapshots."""
 
     url: str
     holdfast: SyncClient

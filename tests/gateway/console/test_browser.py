@@ -72,7 +72,7 @@ async (rules) => {
 
 
 def violations(page: Page, *rules: str) -> list[str]:
-    """What axe-core finds serious on the page, by all of its rules or by ``rules``.
+    """The faults that axe-core finds serious on the page, by all of its rules or by ``rules``.
 
     It runs beside the page, which allows no script.
     """

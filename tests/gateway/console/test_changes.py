@@ -1,4 +1,4 @@
-"""What an admin does in the console: each form does what it says, once it was confirmed."""
+"""An admin's changes in the console: each form does what it says, once it was confirmed."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def state(shown: Shown) -> str:
 
 @pytest.fixture(scope="session")
 def places(shown: Shown, name: str, state: str) -> dict[str, str]:
-    """What stands for the braces in ``PAGES``."""
+    """The values for the braces in ``PAGES``."""
     return {
         "first": shown.first,
         "second": shown.second,

@@ -9,16 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.errors import InvalidError
-from holdfast.gateway.console.asked import seconds_typed, time_typed
-from holdfast.gateway.console.growth import HEIGHT, WIDTH, growth_of
-from holdfast.gateway.console.texts import (
+from holdfast.gateway.console.base.asked import seconds_typed, time_typed
+from holdfast.gateway.console.base.texts import (
     duration_text,
     mode_text,
     place,
     shown,
     size_text,
 )
-from holdfast.gateway.console.tree import is_text
+from holdfast.gateway.console.base.tree import is_text
+from holdfast.gateway.console.care.growth import HEIGHT, WIDTH, growth_of
 from holdfast.protocol.snapshots import SnapshotRecord
 
 

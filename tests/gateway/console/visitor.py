@@ -105,7 +105,7 @@ class Visitor:
         return Page(answer)
 
     def send(self, form: PageForm, status: int = 200, **fields: str) -> Page:
-        """What comes of a form that is sent with ``fields`` besides its own."""
+        """Send a form with ``fields`` besides its own; the page that answers."""
         answer = self.http.post(form.action, data={**form.fields, **fields})
         assert answer.status_code == status, answer.text
         return Page(answer)

@@ -49,7 +49,7 @@ def scrub_of(
 
 
 async def lap_of(scrub: Scrub) -> Lap:
-    """What a whole lap has found."""
+    """Take a whole lap; its findings."""
     await scrub.run()
     [record] = [one for one in await scrub.places() if one.place == scrub.here]
     assert record.last is not None

@@ -1,4 +1,4 @@
-"""What a worker finds wrong with a deployment, on each kind of store."""
+"""The faults that a worker finds with a deployment, on each kind of store."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def doctor_of(
 
 
 async def found(deployed: Deployed, doctor: Doctor | None = None) -> dict[str, Finding]:
-    """What it finds, by its kind."""
+    """The findings, by kind."""
     doctor = doctor or doctor_of(deployed)
     findings = await doctor.get(None, 60)
     assert findings is not None

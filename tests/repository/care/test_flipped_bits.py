@@ -92,7 +92,7 @@ async def wrong_states(deployed: Deployed) -> list[str]:
 
 
 async def read(store: BlobStore, digest: Digest) -> bytes | None:
-    """What a reader gets; None where it is told that there is damage, or nothing."""
+    """The bytes that a reader gets; None where it is told that there is damage, or nothing."""
     try:
         return await store.get(await store.stat(digest))
     except (CorruptError, NotFoundError):

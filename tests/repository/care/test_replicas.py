@@ -23,9 +23,9 @@ from holdfast.bootstrap.stores import open_stores
 from holdfast.domain.findings import of_replicas
 from holdfast.errors import UnavailableError
 from holdfast.runtime.monitoring import stream_counts
-from holdfast.stores.jetstream.provisioning import bucket_names
-from holdfast.stores.jetstream.readiness import wait_ready
-from holdfast.stores.jetstream.replication import read_bucket
+from holdfast.stores.jetstream.buckets.provisioning import bucket_names
+from holdfast.stores.jetstream.buckets.readiness import wait_ready
+from holdfast.stores.jetstream.buckets.replication import read_bucket
 from holdfast.transport.inbox import Inbox
 from holdfast.transport.jetstream import JetStream
 
@@ -87,7 +87,7 @@ def is_current(state: BucketState) -> bool:
 
 
 async def read_everywhere(cluster: Cluster, stored: dict[Digest, bytes]) -> set[bytes | None]:
-    """What readers get at each server that is not what was put; None: nothing, or corrupt."""
+    """Reads at each server that differ from what was put; None: nothing, or corrupt."""
     wrong: set[bytes | None] = set()
     for name in cluster.names:
         async with opened(config_at(cluster, name)) as stores:
@@ -99,7 +99,7 @@ async def read_everywhere(cluster: Cluster, stored: dict[Digest, bytes]) -> set[
 
 
 async def read_when_ready(stores: Stores, digest: Digest) -> bytes | None:
-    """What a reader gets who is told that a server is not ready, and comes again."""
+    """The bytes for a reader who is told that a server is not ready, and comes again."""
     async with asyncio.timeout(SETTLE_SECONDS):
         while True:
             try:

@@ -26,8 +26,8 @@ from holdfast.repository.care import lap as lap_module
 from holdfast.repository.care.scrub import LEASE_SECONDS, LOOK_SECONDS
 from holdfast.repository.names.record import NameRecord
 from holdfast.stores.disk.store import DiskBlobStore
-from holdfast.stores.jetstream.meta import chunk_subject
-from holdfast.stores.jetstream.objects import ObjectBlobStore
+from holdfast.stores.jetstream.blobs.meta import chunk_subject
+from holdfast.stores.jetstream.blobs.objects import ObjectBlobStore
 from holdfast.stores.memory import MemoryBlobStore
 from holdfast.stores.wrappers.forwarding import ForwardingBlobStore
 

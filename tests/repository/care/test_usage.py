@@ -1,4 +1,4 @@
-"""What is told of who uses how much: against sums made by hand, and a collection's dry run."""
+"""The report of use: against sums made by hand, and a collection's dry run."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def inventory(deployed: Deployed) -> Inventory:
 
 
 async def usage(deployed: Deployed, grouping: Grouping) -> UsageReport:
-    """What a worker tells."""
+    """A worker's report."""
     usage = Usage(inventory(deployed), deployed.collector(), monotonic=SOURCES.monotonic)
     report = await usage.get(grouping, 60)
     assert report is not None

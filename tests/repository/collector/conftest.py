@@ -53,7 +53,7 @@ class Deployed:
         return assemble_collector(setup, self.stores, NameParts(setup, self.stores))
 
     async def record(self) -> Deployment:
-        """What is recorded of the deployment."""
+        """The deployment's record."""
         return msgspec.json.decode((await self.stores.records.get(KEY)).value, type=Deployment)
 
     async def change(self, **fields: object) -> None:

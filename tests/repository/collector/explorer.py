@@ -20,7 +20,7 @@ type Next = tuple[str, tuple[Any, ...]]
 type Steps = Generator[Operation, Any, Any]
 
 BLOCKED: Final = object()
-"""What an operation returns that cannot happen now."""
+"""Returned by an operation that cannot happen now."""
 
 END: Final[Next] = ("end", ())
 
@@ -39,7 +39,7 @@ class World[Frozen: Hashable](Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What exploring has shown: a complaint with the steps that lead to it, or none."""
+    """The result of exploring: a complaint with the steps that lead to it, or none."""
 
     states: int
     complaint: str | None = None

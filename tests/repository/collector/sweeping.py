@@ -84,7 +84,7 @@ class Bucket:
 
     @classmethod
     def thaw(cls, frozen: Any) -> Bucket:
-        """What was frozen."""
+        """The bucket that was frozen."""
         metas, chunks, claims, uploads, promised, acknowledged, deleted, made = frozen
         return cls(
             metas=dict(metas),
@@ -152,7 +152,7 @@ class Rules:
 
 
 def complaint(s: Bucket) -> str | None:
-    """What was acknowledged and is lost; None: nothing."""
+    """Something that was acknowledged and is lost; None: nothing."""
     for digest in s.promised:
         meta = s.live(digest)
         if meta is None or s.chunks.get(meta.nuid, 0) != meta.chunks:
@@ -169,7 +169,7 @@ def complaint(s: Bucket) -> str | None:
 
 
 def claim_state(rules: Rules, nuid: str, s: Bucket) -> ClaimState | None:
-    """What the claim of a copy says to who counts on it."""
+    """The claim of a copy, as somebody reads it who counts on the copy."""
     found = s.claims.get(nuid)
     if found is None or not rules.has("claims are looked at"):
         return None

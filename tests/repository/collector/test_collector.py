@@ -1,4 +1,4 @@
-"""What a collection removes, what it leaves, and when it removes nothing, on each kind of store."""
+"""A collection: what it removes, what it leaves, when it removes nothing, on each kind of store."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def put(store: BlobStore, data: bytes, *, pinned: bool = False) -> Digest:
 
 
 def content(digest: Digest) -> NamedContent:
-    """What a name has."""
+    """The content of a name."""
     return NamedContent(digest=digest, size=1, type="a/b")
 
 
@@ -72,7 +72,7 @@ async def put_snapshot(deployed: Deployed, **fields: object) -> str:
 
 
 async def collected(deployed: Deployed, *, dry_run: bool = False) -> dict[str, SpaceReport]:
-    """What one run did, in each space."""
+    """Collect once; the report of each space."""
     report = await deployed.collector().collect(dry_run=dry_run, seconds=60)
     assert report.is_done
     assert report.off is None
@@ -391,7 +391,7 @@ async def leave(deployed: Deployed, data: bytes, generation: str, *, minutes: in
 
 
 async def parts(store: BlobStore, generation: str) -> list[bytes]:
-    """What lies under a generation."""
+    """The chunks under a generation."""
     return [bytes(part) async for part in store.staged_parts(generation)]
 
 

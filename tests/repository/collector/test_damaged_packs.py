@@ -1,4 +1,4 @@
-"""What a collection does when blobs that it would make smaller, or remove, are not to be had."""
+"""A collection that would shrink or remove blobs which are not to be had."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ async def put_names(deployed: Deployed) -> set[Digest]:
 
 
 async def collected(deployed: Deployed) -> SpaceReport:
-    """What a run did among the blobs."""
+    """Collect once; the report about the blobs."""
     report = await deployed.collector().collect(dry_run=False, seconds=60)
     assert report.off is None
     return report.spaces[1]

@@ -69,7 +69,7 @@ TWO_VERSIONS: Final = Keep(versions=2)
 
 @dataclass(frozen=True)
 class Scenario:
-    """What is there at first, and who is at work, beside collectors of all ``blobs``."""
+    """The content at first, and those at work beside collectors of all ``blobs``."""
 
     first: Callable[[Stores], None]
     processes: Callable[[Rules], list[Any]]
@@ -324,7 +324,7 @@ def examine(scenario: Scenario, *without: str, limit: int = LIMIT) -> Found:
 
 
 def after_the_crash(frozen: Any, scenario: Scenario, rules: Rules) -> str | None:
-    """What is wrong once all have crashed, and collections have come to rest."""
+    """The faults once all have crashed, and collections have come to rest."""
     s = Stores.thaw(frozen)
     s.now += 100
     for key in [*s.snapshots]:

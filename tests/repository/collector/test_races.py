@@ -74,7 +74,7 @@ class LateRecordStore(MemoryRecordStore):
 
 
 class Racing(Shared):
-    """What the workers share."""
+    """The stores that the workers share."""
 
     def __init__(self, chance: random.Random) -> None:
         super().__init__()
@@ -117,7 +117,7 @@ class Racing(Shared):
 
 
 def replace_grace() -> Any:
-    """What is recorded of the deployment."""
+    """A deployment's record whose grace time is over at once."""
     return LOCAL.__class__(
         **{field: getattr(LOCAL, field) for field in LOCAL.__struct_fields__}
         | {"grace_seconds": -1}
@@ -232,7 +232,7 @@ async def check_all(shared: Racing, site: Site) -> None:
     params=[1, 2, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(3, 8))]
 )
 def chance(request: pytest.FixtureRequest) -> random.Random:
-    """What is drawn."""
+    """Random draws, by seed."""
     return random.Random(request.param)  # noqa: S311  (test data, not secrets)
 
 

@@ -1,4 +1,4 @@
-"""What a run has met is in a file, which goes with the run or with its process."""
+"""A run keeps what it has met in a file, which goes with the run or with its process."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -16,9 +17,13 @@ from holdfast.bootstrap.admin import init_store
 from holdfast.bootstrap.sources import SOURCES
 from holdfast.bootstrap.stores import open_stores
 from holdfast.domain.digest import digest_of
+from holdfast.repository.collector import sweep
+from holdfast.repository.collector.pace import Pace
+from holdfast.repository.collector.report import Orphans
+from holdfast.repository.collector.spool import Spool
 from holdfast.repository.uploads.record import ENDED_TTL, UPLOAD, State, UploadRecord
-from holdfast.stores.jetstream.meta import meta_subject
-from holdfast.stores.jetstream.provisioning import bucket_names
+from holdfast.stores.jetstream.blobs.meta import meta_subject
+from holdfast.stores.jetstream.buckets.provisioning import bucket_names
 from holdfast.stores.ports import Attributes
 from holdfast.transport.inbox import Inbox
 from holdfast.transport.jetstream import JetStream
@@ -220,3 +225,37 @@ async def test_a_run_that_is_killed_after_its_claim_is_finished_by_the_next(
 
     assert (await collected(swept))["blobs"].orphans.copies == 1
     assert not await are_there(swept.stores.blobs, copy)
+
+
+async def test_a_run_that_is_stopped_does_not_wait_for_a_store_that_is_away(
+    swept: Deployed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = swept.stores.blobs
+    await staged(store)
+    leftovers = store.leftovers()
+    assert leftovers is not None
+    is_away = asyncio.Event()
+
+    async def answers_nothing(*_: object) -> Any:
+        is_away.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(sweep, "_RELEASE_SECONDS", 0.01)
+    monkeypatch.setattr(type(leftovers), "release", answers_nothing)
+    with closing(Spool()) as spool:
+        run = sweep.Sweep(
+            store,
+            leftovers,
+            spool,
+            answers_nothing,
+            Pace(1 << 40, monotonic=SOURCES.monotonic),
+            listed_after=0,
+            is_abandoned=lambda _: True,
+        ).run(Orphans(), dry_run=False)
+        running = asyncio.create_task(run)
+        await is_away.wait()  # with claims
+        running.cancel()
+
+        async with asyncio.timeout(20):
+            with pytest.raises(asyncio.CancelledError):
+                await running

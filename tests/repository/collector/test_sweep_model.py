@@ -96,7 +96,7 @@ def examine(name: str, *without: str) -> Found:
 
 
 def after_the_crash(frozen: Any) -> str | None:
-    """What is wrong once all have crashed, and sweeps have come to rest."""
+    """The faults once all have crashed, and sweeps have come to rest."""
     s = Bucket.thaw(frozen)
     record = s.upload()
     if record is not None and record.state in LIVE:

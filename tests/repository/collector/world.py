@@ -81,7 +81,7 @@ type Frozen = tuple[object, ...]
 
 @dataclass(slots=True)
 class Stores:
-    """What is stored. Records are as they are encoded, under a revision."""
+    """The stores. Records are as they are encoded, under a revision."""
 
     metas: dict[Digest, Meta] = field(default_factory=dict)
     chunks: set[str] = field(default_factory=set)
@@ -105,7 +105,7 @@ class Stores:
 
     @classmethod
     def thaw(cls, frozen: Frozen) -> Stores:
-        """What was frozen."""
+        """The stores that were frozen."""
         metas, chunks, snapshots, names, now, promised, made = frozen
         return cls(
             metas=dict(metas),  # type: ignore[call-overload]
@@ -187,19 +187,19 @@ class Stores:
 
 @cache
 def read_snapshot(value: bytes) -> StoredSnapshot:
-    """What was encoded."""
+    """The decoded value."""
     return msgspec.json.decode(value, type=StoredSnapshot)
 
 
 @cache
 def read_name(value: bytes) -> NameRecord:
-    """What was encoded."""
+    """The decoded value."""
     return msgspec.json.decode(value, type=NameRecord)
 
 
 @cache
 def read_version(value: bytes) -> VersionRecord:
-    """What was encoded."""
+    """The decoded value."""
     return msgspec.json.decode(value, type=VersionRecord)
 
 
@@ -249,7 +249,7 @@ def blobs_in(names: Iterable[tuple[str, tuple[int, bytes]]]) -> frozenset[Digest
 
 
 def lost(stores: Stores, keep: Keep) -> str | None:
-    """What was acknowledged and cannot be read; None: nothing."""
+    """Something that was acknowledged and cannot be read; None: nothing."""
     for key in stores.snapshots:
         record = stores.snapshot(key)
         if record is not None and record.state == "ok":
@@ -267,7 +267,7 @@ def lost(stores: Stores, keep: Keep) -> str | None:
 
 
 def _readable(stores: Stores, key: str, value: bytes, keep: Keep) -> list[Digest]:
-    """What a reader of a name, or of a version that counts, may ask for."""
+    """The blobs that a reader of a name, or of a version that counts, may ask for."""
     if not is_version(key):
         content = content_of(read_name(value), BEGAN, keep)
         return [] if content is None else [Digest(content.digest)]
@@ -281,7 +281,7 @@ def _readable(stores: Stores, key: str, value: bytes, keep: Keep) -> list[Digest
 def merged(
     needed: dict[Digest, Ranges | None], more: Mapping[Digest, Ranges | None]
 ) -> dict[Digest, Ranges | None]:
-    """What both need."""
+    """The needs of both."""
     result = dict(needed)
     for digest, ranges in more.items():
         known = result.get(digest, ())

@@ -328,7 +328,7 @@ class Simulation:
         self.calls.append(answered)
 
     async def _read_all(self) -> None:
-        """What is there in the end."""
+        """Read every name in the end."""
         for name in NAMES:
             self._turn += 1
             asked = NameCall(verb="read", name=name, start=self._turn, end=self._turn + 0.5)

@@ -1,4 +1,4 @@
-"""What named blob servers did wrong before: each fault has a test that fails when it is back."""
+"""Faults of earlier servers of named blobs: each has a test that fails when it is back."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ FIRST: Final = Conditions(if_version=1)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What a writer is asked; ``repeats`` is the number of the writer that was asked it first."""
+    """A writer's request; ``repeats`` is the number of the writer that was asked it first."""
 
     op: str
     verb: Verb | None
@@ -122,7 +122,7 @@ class World:
 
 
 def asked(request: Request, record: NameRecord | None, writer: Writer) -> Sent | None:
-    """What is to be written, if anything. Raises what refuses. The record is at revision 0."""
+    """The record to write, if any. Raises what refuses. The record is at revision 0."""
     if request.verb is None:
         if record is None:
             return None
@@ -192,7 +192,7 @@ class Runs:
         return world.with_writer(number, replace(writer, sent=sent))
 
     def _landed(self, world: World, number: int, writer: Writer, sent: Sent) -> Iterator[World]:
-        """What was sent arrives: it is refused, or it is written and the writer told, or not."""
+        """The worlds after a write arrives: refused, or written and the writer told, or not."""
         writer = replace(writer, sent=None)
         if sent.revision != world.revision:
             yield world.with_writer(number, writer)

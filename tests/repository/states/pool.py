@@ -239,7 +239,7 @@ async def code_of(work: Awaitable[object]) -> str:
 
 
 async def codes_of(*works: Awaitable[str]) -> list[str]:
-    """What comes of several at once."""
+    """The outcomes of several at once."""
     return list(await asyncio.gather(*works))
 
 

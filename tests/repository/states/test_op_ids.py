@@ -11,6 +11,7 @@ from holdfast.errors import ConflictError
 from holdfast.repository.states.groups import GroupedOp, GroupHead
 from holdfast.repository.states.op_ids import MAX_OP_IDS, REMEMBERED, AppendedRun, OpIds
 
+LINEAGE: Final = ("l", 0, 0)
 RUN: Final = AppendedRun(1, 1, ZERO, ZERO)
 SECONDS: Final = REMEMBERED.total_seconds()
 
@@ -20,10 +21,10 @@ def test_an_op_id_of_a_group_is_known_with_what_it_has_appended() -> None:
     ops = (GroupedOp("a x", 0, 2), GroupedOp("b y", 2, 1))
     group = GroupHead(log="l", first=5, count=3, hlc=str(ZERO), ops=ops)
 
-    ids.note_group(group, ("l", 0, 0), 0)
+    ids.note_group(group, LINEAGE, 0)
 
-    assert ids.find("a x") == AppendedRun(5, 2, ZERO, ZERO.advanced(1))
-    assert ids.find("b y") == AppendedRun(7, 1, ZERO.advanced(2), ZERO.advanced(2))
+    assert ids.find("a x") == AppendedRun(5, 2, ZERO, ZERO.advanced(1), LINEAGE)
+    assert ids.find("b y") == AppendedRun(7, 1, ZERO.advanced(2), ZERO.advanced(2), LINEAGE)
     assert ids.find("c z") is None
     assert ids.find(None) is None
     with pytest.raises(ConflictError):

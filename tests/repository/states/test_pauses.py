@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from holdfast.repository.states.record import Lineage
 
 type Write = Callable[[StatesWorker, Lineage], Awaitable[Any]]
-"""What is held up, of a log of that lineage."""
+"""A write that is held up, to a log of that lineage."""
 
 MOST_CALLS: Final = 40
 _TURNS: Final = 40
@@ -88,7 +88,7 @@ ENDS: Final = {"the state is removed", "the state is begun anew", "the log is re
 
 
 class Outcome:
-    """What a write was answered, which goes on call by call."""
+    """The answer to a write, which goes on call by call."""
 
     def __init__(self, pool: StatesPool, write: Write, lineage: Lineage) -> None:
         self._gate = Gate()

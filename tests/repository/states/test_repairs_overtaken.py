@@ -45,7 +45,7 @@ async def codes_at_every_moment(
     filled: Callable[[], Awaitable[tuple[StatesPool, StatesWorker]]],
     meanwhile: Callable[[StatesWorker], Awaitable[object]],
 ) -> set[tuple[str, str]]:
-    """What a repair and what came in between were answered, whenever that was."""
+    """The answers to a repair and to what came in between, whenever that was."""
     codes = set()
     for step in count():
         gate = Gate()

@@ -15,7 +15,7 @@ from holdfast.archive.create.columns import columns_of, pages_of
 from holdfast.archive.create.content import check_chunker
 from holdfast.archive.create.frame_pool import FileData, FramePool, RawFrame
 from holdfast.archive.create.links import Links
-from holdfast.archive.create.manifest_writer import ManifestWriter, NewPage
+from holdfast.archive.create.manifest_writer import ManifestWriter, NewPage, WrittenRoot
 from holdfast.archive.create.members import PageMember, PageMembers
 from holdfast.archive.create.parent import Parent
 from holdfast.archive.create.shelf import KnownFrames, Shelf
@@ -51,14 +51,15 @@ MAX_WALKS: Final = 8
 class Archived:
     """A finished archive: ``root`` is the digest that everything else is found by.
 
-    ``files`` are regular files, further names of one not counted, and ``size_bytes`` their apparent
-    size. ``raw_bytes`` is the size of the tar without its end, ``stored_bytes`` that of its
-    compressed frames. ``new_bytes`` of the tar had to be stored, in ``added_bytes`` of packs,
-    pages and root (which the store may have had nevertheless). ``reused_pages`` of ``pages`` are
-    the parent's. ``warnings`` are the first of ``warning_count``.
+    ``written`` is the root itself. ``files`` are regular files, further names of one not counted,
+    and ``size_bytes`` their apparent size. ``raw_bytes`` is the size of the tar without its end,
+    ``stored_bytes`` that of its compressed frames. ``new_bytes`` of the tar had to be stored, in
+    ``added_bytes`` of packs, pages and root (which the store may have had nevertheless).
+    ``reused_pages`` of ``pages`` are the parent's. ``warnings`` are the first of ``warning_count``.
     """
 
     root: Digest
+    written: WrittenRoot
     entries: int
     files: int
     size_bytes: int
@@ -123,6 +124,7 @@ class _Archiver:
         self._before = before
         self._source = source
         self._store = store
+        self._parents_root = parent
         self._settled_before_ns = settled_before_ns
         self._progress = progress
         self._stop = stop
@@ -162,18 +164,20 @@ class _Archiver:
             self._pool.finish()
 
     def _finish(self) -> Archived:
-        digest, root, root_bytes = self._manifest.finish()
+        written = self._manifest.finish(self._parents_root)
+        root = written.root
         self._store.flush()
         self._report("done")
         return Archived(
-            root=digest,
+            root=written.blobs[-1],
+            written=written,
             entries=root.entries,
             files=root.files,
             size_bytes=root.size_bytes,
             raw_bytes=root.raw_bytes,
             stored_bytes=root.stored_bytes,
             new_bytes=self._data.new_raw_bytes,
-            added_bytes=self._data.put_bytes + self._pages.put_bytes + root_bytes,
+            added_bytes=self._data.put_bytes + self._pages.put_bytes + written.put_bytes,
             pages=root.page_count,
             reused_pages=self._reused,
             warnings=self._warnings.first,

@@ -50,6 +50,15 @@ class NewPage:
     fingerprint: bytes
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WrittenRoot:
+    """A root in its ``blobs``, the last of which is the head. ``put_bytes`` of them were put."""
+
+    root: Root
+    blobs: tuple[Digest, ...]
+    put_bytes: int
+
+
 class ManifestWriter:
     """Collects pages, new ones and those of the parent, and writes the root in the end."""
 
@@ -76,17 +85,22 @@ class ManifestWriter:
             self._data.finish()
             self._write_ready()
 
-    def finish(self) -> tuple[Digest, Root, int]:
-        """Write the rest: the root's digest, the root, and the bytes of its blobs."""
+    def finish(self, parent: Digest | None = None) -> WrittenRoot:
+        """Write the rest. The root of ``parent``, which is there, is not put again."""
         self._data.finish()
         self._write_ready()
         self._pages.finish()
         root = root_of([_settled(row) for row in self._rows])
         blobs = split_root(root)
+        digests = tuple(digest for digest, _ in blobs)
+        if digests[-1] == parent:
+            return WrittenRoot(root=root, blobs=digests, put_bytes=0)
         _check(lambda: join_root(blobs[-1][1], dict(blobs).__getitem__))
         for digest, data in blobs:
             self._store.put(digest, data)
-        return blobs[-1][0], root, sum([len(data) for _, data in blobs])
+        return WrittenRoot(
+            root=root, blobs=digests, put_bytes=sum([len(data) for _, data in blobs])
+        )
 
     def _write_ready(self) -> None:
         order = self._order

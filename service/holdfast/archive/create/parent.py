@@ -14,10 +14,10 @@ from holdfast.domain.limits import MIB
 from holdfast.errors import CorruptError
 from holdfast.form.entries import Kind, order_key
 from holdfast.form.fingerprint import NEVER_EQUAL, SeenColumns
-from holdfast.form.manifest import Page, decode_frames
+from holdfast.form.manifest import Page, StatPage, decode_frames
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from holdfast.archive.create.shelf import KnownFrames
     from holdfast.archive.ports import PackStore, Scanned
@@ -81,18 +81,8 @@ class Parent:
             if stat is None:
                 continue
             page = self._reader.page(number)
-            before = zip(
-                page.kinds,
-                page.modes,
-                page.uids,
-                page.gids,
-                page.sizes,
-                page.mtimes_ns,
-                stat.inodes,
-                stat.ctimes_ns,
-                strict=True,
-            )
-            for index, (path, row) in enumerate(zip(page.paths, before, strict=True)):
+            before = zip(page.paths, _rows_of(page, stat), strict=True)
+            for index, (path, row) in enumerate(before):
                 at = left.get(path)
                 if at is None or rows[at] != row or not row[-1]:
                     continue
@@ -135,3 +125,18 @@ def data_frames(page: Page, index: int) -> list[FrameRef]:
     if offset or page.frame_starts[number] != stop:
         raise CorruptError("the parent snapshot was not cut as this version cuts")
     return frames
+
+
+def _rows_of(page: Page, stat: StatPage) -> Iterable[tuple[int, ...]]:
+    """Per entry what must be equal for it to be unchanged, as ``SeenColumns.rows`` has it."""
+    return zip(
+        page.kinds,
+        page.modes,
+        page.uids,
+        page.gids,
+        page.sizes,
+        page.mtimes_ns,
+        stat.inodes,
+        stat.ctimes_ns,
+        strict=True,
+    )

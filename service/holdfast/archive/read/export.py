@@ -56,7 +56,7 @@ class ExportPlan:
         root = reader.root
         self._is_ours = is_ours
         self._reader = reader
-        self._page_starts = list(accumulate(root.stored_sizes, initial=0))
+        self._page_starts = list(accumulate(root.columns.stored_bytes, initial=0))
         self._frames = root.frames + 1
         self._end_start = self._page_starts[-1]
         self._table_start = self._end_start + len(END_FRAME)
@@ -140,7 +140,7 @@ class ExportPlan:
         header = seek_header(self._frames)
         yield from _clipped(header, position, start, stop)
         position += len(header)
-        for number, frames in enumerate(self._reader.root.frame_counts):
+        for number, frames in enumerate(self._reader.root.columns.frames):
             end = position + frames * ROW_BYTES
             if start < end and position < stop:
                 table = self._reader.frame_table(number)

@@ -296,8 +296,8 @@ class SnapshotReader:
     def _load_table(self, number: int) -> FrameTable:
         table = decode_frames(self._joined(self.root.page_frames(number)))
         sums = (len(table), sum(table.stored_sizes), sum(table.raw_sizes))
-        root = self.root
-        if sums != (root.frame_counts[number], root.stored_sizes[number], root.raw_sizes[number]):
+        said = self.root.columns
+        if sums != (said.frames[number], said.stored_bytes[number], said.raw_bytes[number]):
             msg = f"page {number} of snapshot {self.digest} has other frames than its root says"
             raise CorruptError(msg)
         return table

@@ -59,16 +59,8 @@ class LinkMaker:
         source = self._copies.get(first)
         if source is None and self._target.selection.selects(first):
             source = first
-        if source is not None:
-            try:
-                self._link(source, path)
-            except OSError as error:
-                if error.errno not in _UNLINKABLE:
-                    raise failure_of(error, f"linking {path_text(path)!r}") from error
-                detail = f"it is a file of its own: {error.strerror}"
-                self._target.warnings.add("link", path, detail)
-            else:
-                return
+        if source is not None and self._could_link(source, path):
+            return
         page = self._target.snapshot.page(first_page)
         self._check_copy(page.data_sizes[first_index])
         self._writer.write_copy(page, first_index, path)
@@ -79,6 +71,18 @@ class LinkMaker:
         """Close the directories that are open. May be repeated."""
         self._chain.close()
         self._sources.close()
+
+    def _could_link(self, source: bytes, path: bytes) -> bool:
+        """Link ``path`` to ``source``; False, with a warning, where that takes no more links."""
+        try:
+            self._link(source, path)
+        except OSError as error:
+            if error.errno not in _UNLINKABLE:
+                raise failure_of(error, f"linking {path_text(path)!r}") from error
+            detail = f"it is a file of its own: {error.strerror}"
+            self._target.warnings.add("link", path, detail)
+            return False
+        return True
 
     def _link(self, source: bytes, path: bytes) -> None:
         source_parent, _, source_name = source.rpartition(b"/")

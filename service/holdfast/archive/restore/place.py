@@ -272,7 +272,7 @@ def check_is_directory(snapshot: SnapshotReader, path: bytes) -> int:
 
 
 def _number_of(snapshot: SnapshotReader, page_no: int, index: int) -> int:
-    return sum(snapshot.root.entry_counts[:page_no]) + index
+    return sum(snapshot.root.columns.entries[:page_no]) + index
 
 
 def _began_ms(name: bytes) -> int | None:

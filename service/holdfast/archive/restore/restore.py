@@ -144,7 +144,7 @@ class _Restore:
             indices = self._selection.indices(page.paths)
             if indices:
                 chosen.append(number)
-                stored_bytes += root.stored_sizes[number]
+                stored_bytes += root.columns.stored_bytes[number]
             entries += len(indices)
             size_bytes += sum([page.data_sizes[index] for index in indices])
             if self._stop():

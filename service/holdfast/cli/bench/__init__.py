@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 from cyclopts import App, Parameter
 from rich.console import Console
 
+from holdfast.cli.base.output import status_line
 from holdfast.cli.bench.blobs import OTHER_PROMISES, SPEEDS, BlobRun, run_blob_bench
 from holdfast.cli.bench.report import Promise, Report, Sync, judge, write_report
 from holdfast.cli.bench.snapshots import PROMISES, SnapshotRun, run_snapshot_bench
 from holdfast.cli.bench.states import PROMISES as STATE_PROMISES
 from holdfast.cli.bench.states import StateRun, run_state_bench
-from holdfast.cli.output import status_line
 from holdfast.domain.limits import MIB
 from holdfast.errors import InvalidError
 

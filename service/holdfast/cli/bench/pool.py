@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from holdfast.bootstrap.admin import init_store
-from holdfast.cli.local import wait_serving
-from holdfast.cli.output import say
+from holdfast.cli.base.output import say
+from holdfast.cli.serving.local import wait_serving
 from holdfast.client import connect
 from holdfast.errors import InvalidError
 from holdfast.runtime.config import load_config

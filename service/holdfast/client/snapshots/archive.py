@@ -22,7 +22,7 @@ from holdfast.archive.file_systems import racy_ns
 from holdfast.archive.tar.source import TarSource
 from holdfast.client.snapshots.lease import PendingSnapshot
 from holdfast.client.snapshots.packs import PackTransport
-from holdfast.client.snapshots.thread import ProgressRelay, in_thread
+from holdfast.client.snapshots.thread import PIPE_STOP_SECONDS, ProgressRelay, in_thread
 from holdfast.client.snapshots.wait import raise_failure
 from holdfast.client.sources import SupportsRead, read_block
 from holdfast.domain.digest import Digest
@@ -53,8 +53,6 @@ CACHE_BYTES: Final = 32 * MIB
 
 ROUNDS: Final = 3
 """Times that all is read anew because its base had gone."""
-
-_PIPE_STOP_SECONDS: Final = 0.5
 
 
 async def archive_here(
@@ -95,7 +93,7 @@ async def _open(
         stream = source
         # Nobody can end a read of somebody else's pipe: it is left alone.
         return await in_thread(
-            lambda stop: _unpacked(stream, relay, stop), stop_seconds=_PIPE_STOP_SECONDS
+            lambda stop: _unpacked(stream, relay, stop), stop_seconds=PIPE_STOP_SECONDS
         )
     path = Path(source)
     return await in_thread(lambda stop: _open_path(path, options, relay, stop))

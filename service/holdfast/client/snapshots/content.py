@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from holdfast.client.windows import Patience, WindowReader, window_pieces
+from holdfast.client.reads.windows import Patience, WindowReader, window_pieces
 from holdfast.protocol.files import READ_FILE, ReadFile
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from holdfast.archive.read.snapshot import (
     SnapshotReader,
 )
 from holdfast.client.snapshots.packs import PackTransport
-from holdfast.client.snapshots.thread import in_thread
+from holdfast.client.snapshots.thread import PIPE_STOP_SECONDS, in_thread
 from holdfast.domain.limits import MIB
 
 if TYPE_CHECKING:
@@ -78,7 +78,13 @@ async def export_here(
                     hand_over(piece)
             hand_over(_END)
 
-        assembling = asyncio.create_task(in_thread(assemble, on_stop=lambda: _drain(pieces)))
+        def let_go() -> None:
+            """Let the thread go, be it waiting for a pack or for room."""
+            store.close()
+            while not pieces.empty():
+                pieces.get_nowait()
+
+        assembling = asyncio.create_task(in_thread(assemble, on_stop=let_go))
         try:
             done = 0
             while (piece := await _next_piece(pieces, assembling)) is not _END:
@@ -120,7 +126,8 @@ async def export_into(
                     loop.call_soon_threadsafe(relay, done, plan.size)
             return done
 
-        return await in_thread(work, on_stop=store.close)
+        # Nobody can end a write to a pipe that is not read: it is left alone.
+        return await in_thread(work, on_stop=store.close, stop_seconds=PIPE_STOP_SECONDS)
 
 
 async def _next_piece(
@@ -138,9 +145,3 @@ async def _next_piece(
         return await taking  # it ended well: the last ones are in the queue
     finally:
         taking.cancel()
-
-
-def _drain(pieces: asyncio.Queue[memoryview]) -> None:
-    """Let the thread go that waits for room."""
-    while not pieces.empty():
-        pieces.get_nowait()

@@ -11,7 +11,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final
 
 from holdfast.archive.bridge import DEFAULT_WINDOW_BYTES, BridgedPackStore
-from holdfast.client.windows import Patience, WindowReader
+from holdfast.client.reads.windows import Patience, WindowReader
 from holdfast.deadline import Gathering
 from holdfast.domain.digest import Digest, digest_of
 from holdfast.domain.kept import KeptBytes, PartialBytes

@@ -27,6 +27,9 @@ T = TypeVar("T")
 STOP_SECONDS: Final = 30.0
 """Time to wait for a thread that was told to stop: it may be amid a slow file."""
 
+PIPE_STOP_SECONDS: Final = 0.5
+"""The same of one that may read from somebody else's pipe, or write to it."""
+
 PROGRESS_SECONDS: Final = 0.1
 
 

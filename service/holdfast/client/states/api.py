@@ -10,8 +10,8 @@ from contextlib import aclosing
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from holdfast.client.download import stream_blob
-from holdfast.client.partial_file import write_to
+from holdfast.client.reads.download import stream_blob
+from holdfast.client.reads.partial_file import write_to
 from holdfast.client.states.ahead import Ahead
 from holdfast.client.states.appending import Appends, Fence, ToAppend
 from holdfast.client.states.following import PAGE, ReadLog, followed, log_page, replayed

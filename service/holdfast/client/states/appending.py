@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict, deque
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from msgspec import Raw
+from msgspec import Raw, Struct, field
 
 from holdfast.deadline import Gathering, Timers
 from holdfast.domain.blob_names import quote_text
@@ -63,8 +62,7 @@ class Fence:
         self.index = index
 
 
-@dataclass(slots=True, eq=False)
-class ToAppend:
+class ToAppend(Struct, eq=False):
     """The commands of one caller: JSON ``commands``, or one that is ``data``.
 
     With a ``lineage`` it is for the log that has it. ``answer`` is the worker's, with how many
@@ -164,12 +162,14 @@ class Appends:
                 one.answer.cancel()  # the loop is ending
 
     async def _settle(self, name: str, together: Sequence[ToAppend], until: float) -> None:
-        for one in together:
-            one.sent = True
         log = name, together[0].data is None
         hint = self._hints.get(log)
-        reply = await self._ask(name, together, until, hint)
-        count = sum(len(one.commands) or 1 for one in together)
+        commands: list[Raw] = []
+        for one in together:
+            one.sent = True
+            commands.extend(map(Raw, one.commands))
+        reply = await self._ask(name, together, commands, until, hint)
+        count = len(commands) or 1
         if reply.count != count:
             msg = f"of {count} commands {reply.count} were appended"
             raise InternalError(msg)
@@ -185,12 +185,17 @@ class Appends:
             before += len(one.commands) or 1
 
     async def _ask(
-        self, name: str, together: Sequence[ToAppend], until: float, hint: str | None
+        self,
+        name: str,
+        together: Sequence[ToAppend],
+        commands: list[Raw],
+        until: float,
+        hint: str | None,
     ) -> Appended:
         first = together[0]
         seconds = max(until - asyncio.get_running_loop().time(), SHORTEST_SECONDS)
         expected = _expected(first)
-        hlc = max((one.hlc for one in together if one.hlc is not None), default=None)
+        hlc = max([one.hlc for one in together if one.hlc is not None], default=None)
         if first.data is not None:
             header = AppendBytes(
                 quoted_name=quote_text(name),
@@ -201,7 +206,6 @@ class Appends:
             return await self._requester.ask(
                 APPEND_BYTES, header, first.data, timeout_seconds=seconds, first_subject=hint
             )
-        commands = [Raw(command) for one in together for command in one.commands]
         request = AppendCommands(
             name=name, commands=commands, expected_index=expected, lineage=first.lineage, hlc=hlc
         )

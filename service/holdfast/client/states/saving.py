@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Raw, structs
 
-from holdfast.client.download import read_bytes
 from holdfast.client.long_requests import ask_long
 from holdfast.client.pages import rows
+from holdfast.client.reads.download import read_bytes
 from holdfast.client.states.values import SavedState, value_of
 from holdfast.domain.blob_names import quote_text
 from holdfast.domain.canonical import canonical, json_of

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Final
 from holdfast.domain.digest import is_digest, parse_digest
 from holdfast.errors import CorruptError, NotFoundError
 from holdfast.gateway.access import may_also
-from holdfast.gateway.console.asked import CURSOR, PREFIX, count_of, text_of
-from holdfast.gateway.console.family import PageFamily
-from holdfast.gateway.console.tree import VIEWED_BYTES, is_text
+from holdfast.gateway.console.base.asked import CURSOR, PREFIX, count_of, text_of
+from holdfast.gateway.console.base.family import PageFamily
+from holdfast.gateway.console.base.tree import VIEWED_BYTES, is_text
 from holdfast.gateway.parameters import media_type_of
 from holdfast.protocol.blobs import LIST_BLOBS, BlobStat, ListBlobs
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
     from holdfast.client import Client
-    from holdfast.gateway.blobs import BlobRoutes
-    from holdfast.gateway.bodies import Bodies
-    from holdfast.gateway.console.pages import Pages
-    from holdfast.gateway.route import HttpRoute
+    from holdfast.gateway.console.base.pages import Pages
+    from holdfast.gateway.content.bodies import Bodies
+    from holdfast.gateway.http_route import HttpRoute
+    from holdfast.gateway.routes.blobs import BlobRoutes
 
 _LISTED: Final = 100
 _ONE: Final = "/blobs/{digest}"

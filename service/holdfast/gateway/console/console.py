@@ -4,35 +4,35 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from holdfast.gateway.console.base.pages import Pages
+from holdfast.gateway.console.base.static_files import static_route
 from holdfast.gateway.console.blobs import BlobPages
-from holdfast.gateway.console.collection import CollectionPages
-from holdfast.gateway.console.health import HealthPages
-from holdfast.gateway.console.name_changes import NameChangePages
-from holdfast.gateway.console.name_rules import NameRulePages
-from holdfast.gateway.console.names import NamePages
-from holdfast.gateway.console.overview import OverviewPages
-from holdfast.gateway.console.pages import Pages
-from holdfast.gateway.console.restores import RestorePages
-from holdfast.gateway.console.retention import RetentionPages
+from holdfast.gateway.console.care.collection import CollectionPages
+from holdfast.gateway.console.care.health import HealthPages
+from holdfast.gateway.console.care.overview import OverviewPages
+from holdfast.gateway.console.care.verify import VerifyPages
+from holdfast.gateway.console.names.changes import NameChangePages
+from holdfast.gateway.console.names.names import NamePages
+from holdfast.gateway.console.names.rules import NameRulePages
 from holdfast.gateway.console.sign_in import SignInPages
-from holdfast.gateway.console.snapshots import SnapshotPages
-from holdfast.gateway.console.state_upkeep import StateUpkeepPages
-from holdfast.gateway.console.states import StatePages
-from holdfast.gateway.console.static_files import static_route
+from holdfast.gateway.console.snapshots.restores import RestorePages
+from holdfast.gateway.console.snapshots.retention import RetentionPages
+from holdfast.gateway.console.snapshots.snapshots import SnapshotPages
+from holdfast.gateway.console.states.states import StatePages
+from holdfast.gateway.console.states.upkeep import StateUpkeepPages
 from holdfast.gateway.console.tokens import TokenPages
-from holdfast.gateway.console.verify import VerifyPages
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
     from holdfast.client import Client
-    from holdfast.gateway.blobs import BlobRoutes
-    from holdfast.gateway.bodies import Bodies
-    from holdfast.gateway.route import HttpRoute
+    from holdfast.gateway.content.bodies import Bodies
+    from holdfast.gateway.http_route import HttpRoute
+    from holdfast.gateway.routes.blobs import BlobRoutes
+    from holdfast.gateway.routes.snapshots import SnapshotRoutes
+    from holdfast.gateway.routes.store import StoreRoutes
     from holdfast.gateway.settings import GatewaySettings
-    from holdfast.gateway.snapshots import SnapshotRoutes
-    from holdfast.gateway.store import StoreRoutes
 
 
 def console_routes(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from holdfast.gateway.console.family import PageFamily
-from holdfast.gateway.console.session import new_session, open_form_of
-from holdfast.gateway.route import HttpRoute, Parameter
+from holdfast.gateway.console.base.family import PageFamily
+from holdfast.gateway.console.base.session import new_session, open_form_of
+from holdfast.gateway.http_route import HttpRoute, Parameter
 from holdfast.gateway.tokens import find_token
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from holdfast.errors import UnavailableError
 from holdfast.gateway.access import SESSION_COOKIE
-from holdfast.gateway.console.asked import seconds_typed
-from holdfast.gateway.console.family import PageFamily
-from holdfast.gateway.console.texts import shown
+from holdfast.gateway.console.base.asked import seconds_typed
+from holdfast.gateway.console.base.family import PageFamily
+from holdfast.gateway.console.base.texts import shown
 from holdfast.gateway.tokens import (
     Token,
     find_token,
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from holdfast.gateway.route import HttpRoute
+    from holdfast.gateway.http_route import HttpRoute
 
     Change = Callable[[Sequence[Token]], Sequence[Token]]
 

@@ -10,7 +10,7 @@ Why: docs/decisions.md, "Bytes that no record names are claimed before they go".
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from itertools import batched
 from typing import TYPE_CHECKING, Final
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 _AT_ONCE: Final = 256
 _COPY_BYTES: Final = 128
 """The cost of a copy that is only listed, when a run is slowed down."""
+
+_RELEASE_SECONDS: Final = 5.0
+"""A worker that stops waits for this, be the store away or not."""
 
 Uploading = Callable[[], Awaitable[Collection[str]]]
 
@@ -127,9 +130,14 @@ class Sweep:
                     claims[copy] = mark
             going = await self._loose(claims)
         finally:
-            for copy in claims.keys() - set(going):
-                with suppress(HoldfastError):  # a user of it does, or the next run
-                    await self._leftovers.release(copy, claims[copy])
+            with suppress(TimeoutError):  # a user of them does, or the next run
+                async with asyncio.timeout(_RELEASE_SECONDS):
+                    await self._release({copy: claims[copy] for copy in claims.keys() - set(going)})
         gone = [copy for copy in going if await self._leftovers.remove(copy, claims[copy])]
         log.info("orphans_removed", copies=len(gone))
         return gone
+
+    async def _release(self, claims: Mapping[str, str]) -> None:
+        for copy, mark in claims.items():
+            with suppress(HoldfastError):
+                await self._leftovers.release(copy, mark)

@@ -29,6 +29,10 @@ MAX_LOOKS: Final = 64
 """Under way or waiting for a thread."""
 
 LOOK_SECONDS: Final = 0.5
+"""For whether an app is there, which others wait to hear."""
+
+DIRECTORY_SECONDS: Final = 10.0
+"""For the directory of an app that is to be archived or restored."""
 
 MARK_PREFIX: Final = ".holdfast-here-"
 """Begins a file that workers of this node look for. No app's name begins with a dot."""

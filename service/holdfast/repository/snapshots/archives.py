@@ -16,6 +16,8 @@ from holdfast.archive.ports import Cancelled
 from holdfast.domain.digest import Digest
 from holdfast.domain.limits import MIB
 from holdfast.errors import ConflictError, CorruptError
+from holdfast.repository.snapshots.apps import DIRECTORY_SECONDS
+from holdfast.repository.snapshots.needs import Needed
 from holdfast.repository.snapshots.record import StoredSnapshot, first_warnings, totals_of
 from holdfast.repository.snapshots.securing import Placed
 
@@ -80,7 +82,9 @@ class Archives:
         RateLimitedError, ConflictError (removed meanwhile).
         """
         self._jobs.check_room()
-        directory = await asyncio.to_thread(self._apps.directory, app)
+        directory = await self._apps.look(
+            lambda: self._apps.directory(app), seconds=DIRECTORY_SECONDS
+        )
         return await self._jobs.do(
             partial(self._snapshots.announce, app, labels, self._owner, op_id, alone=read_all),
             partial(self._archive, directory=directory, options=options, read_all=read_all),
@@ -98,13 +102,9 @@ class Archives:
     ) -> StoredSnapshot:
         parent = job.record.parent_digest
         for _ in range(_ATTEMPTS):
-            began = await self._packs.now()
-            fresh: dict[Digest, int] = {}
-            found: set[Digest] = set()
+            placing = _Placing(self._packs, job, doubt=read_all)
             try:
-                archived = await self._read_tree(
-                    job, directory, options, parent, fresh, found, doubt=read_all
-                )
+                archived = await self._read_tree(job, directory, options, parent, placing)
             except CorruptError:
                 if parent is None:
                     raise
@@ -117,17 +117,19 @@ class Archives:
                 warnings=first_warnings(archived.warnings),
                 warning_count=archived.warning_count,
             )
-            root, needed = await self._packs.root(archived.root)
+            root = archived.written.root
+            needed = Needed(archived.written.blobs, root.pieces.packs)
 
             async def beat() -> None:
                 job.show_life()
 
-            placed = Placed(began=began, created=frozenset(fresh), found=frozenset(found))
-            gone = await self._snapshots.securing.of_attempt(job.record, needed, placed, beat)
+            gone = await self._snapshots.securing.of_attempt(
+                job.record, needed, placing.placed, beat
+            )
             if job.should_stop():
                 raise Cancelled
             if not gone:
-                totals = totals_of(root, added=sum(fresh.values()))
+                totals = totals_of(root, added=placing.added)
                 return self._snapshots.finished(job.record, archived.root, totals)
             parent = None  # what the parent's pages name may be gone: read everything
         raise ConflictError("packs that the snapshot shares with others keep being removed")
@@ -138,30 +140,13 @@ class Archives:
         directory: Path,
         options: WalkOptions,
         parent: str | None,
-        fresh: dict[Digest, int],
-        found: set[Digest],
-        *,
-        doubt: bool,
+        placing: _Placing,
     ) -> Archived:
-        """Archive the tree once.
-
-        ``fresh`` gets what was not stored before, and its sizes, ``found`` what was; with
-        ``doubt`` that is read back.
-        """
-
-        async def put(digest: Digest, data: bytes) -> bool:
-            created = await self._packs.put(digest, data, doubt=doubt)
-            job.show_life()
-            if created:
-                fresh[digest] = len(data)
-            else:
-                found.add(digest)
-            return created
-
+        """Archive the tree once."""
         store = BridgedPackStore(
             asyncio.get_running_loop(),
             self._packs.get,
-            put,
+            placing.put,
             get_latest=self._packs.get_latest,
             window_bytes=ARCHIVE_WINDOW_BYTES,
             cache_bytes=ARCHIVE_CACHE_BYTES,
@@ -187,3 +172,44 @@ class Archives:
             return await self._jobs.in_thread(archive)
         finally:
             store.close()
+
+
+class _Placing:
+    """Puts the packs of one attempt; with ``doubt`` what is there already is read back."""
+
+    def __init__(self, packs: Packs, job: Job[StoredSnapshot], *, doubt: bool) -> None:
+        self._packs = packs
+        self._job = job
+        self._doubt = doubt
+        self._began: datetime | None = None
+        self._created: dict[Digest, int] = {}
+        self._found: set[Digest] = set()
+
+    async def put(self, digest: Digest, data: bytes) -> bool:
+        """Store a pack; whether it was not there."""
+        if self._began is None:
+            await self._begin()
+        created = await self._packs.put(digest, data, doubt=self._doubt)
+        self._job.show_life()
+        if created:
+            self._created[digest] = len(data)
+        else:
+            self._found.add(digest)
+        return created
+
+    async def _begin(self) -> None:
+        now = await self._packs.now()
+        if self._began is None:  # else another pack of this attempt may be there by now
+            self._began = now
+
+    @property
+    def added(self) -> int:
+        """The bytes that were not stored before."""
+        return sum(self._created.values())
+
+    @property
+    def placed(self) -> Placed:
+        """The packs that were put."""
+        return Placed(
+            began=self._began, created=frozenset(self._created), found=frozenset(self._found)
+        )

@@ -33,7 +33,6 @@ from holdfast.errors import (
 from holdfast.repository.ledger.lease import RENEWALS_PER_LEASE, Carried, Lease
 from holdfast.repository.snapshots.listing import SnapshotListing, growing
 from holdfast.repository.snapshots.manifests import MAX_MISSING, Manifests, UnreadableError
-from holdfast.repository.snapshots.prune import fence_against
 from holdfast.repository.snapshots.record import (
     SNAPSHOT,
     StoredSnapshot,
@@ -41,6 +40,7 @@ from holdfast.repository.snapshots.record import (
     renewed,
     snapshot_name,
 )
+from holdfast.repository.snapshots.retention.prune import fence_against
 from holdfast.repository.snapshots.securing import Securing
 
 if TYPE_CHECKING:
@@ -125,7 +125,10 @@ class SnapshotLedger:
         check_labels(labels)
         keys = await self._listing.of_app(app)
         fresh = SnapshotKey(app, self._next_id(keys))
-        text, repeated = await self.ops.claim(op_id, str(fresh))
+        (text, repeated), parent = await asyncio.gather(
+            self.ops.claim(op_id, str(fresh)),
+            self._choose_parent([] if alone else keys, made_by_worker=bool(owner.node)),
+        )
         key = _key_of_op(text, app)
         if op_id is not None and repeated:
             try:
@@ -135,9 +138,6 @@ class SnapshotLedger:
                     msg = f"the snapshot {key} of this request was removed"
                     raise ConflictError(msg) from error
                 # else its maker did not get so far
-        parent = None
-        if not alone:
-            parent = await self._choose_parent(keys, made_by_worker=bool(owner.node))
         record = StoredSnapshot(
             app=app,
             id=key.id,
@@ -192,7 +192,7 @@ class SnapshotLedger:
         """Whether ``record`` is readable and its root stored."""
         if record.state != "ok" or record.digest is None:
             return False
-        return not await self._packs.missing([Digest(record.digest)], limit=1)
+        return await self._packs.has(Digest(record.digest))
 
     def finished(self, record: StoredSnapshot, digest: Digest, totals: Totals) -> StoredSnapshot:
         """``record`` as it is when all is well."""
@@ -265,20 +265,28 @@ class SnapshotLedger:
         totals = msgspec.structs.replace(totals, added=added)
         try:
             held = await self._ledger.update(held, announced)
-            # Its client renews it, too; that the root is another's is a reason to stop.
-            carried = Carried(self._ledger, held, partial(_check_announced, digest))
-            async with self._manifests.opened(
-                digest, every_seconds=every_seconds, beat=carried.renew
-            ) as reader:
-                missing = await self.securing.of_manifest(held.record, reader, carried.renew)
-            if missing:
-                return Commit(carried.record, missing[:MAX_MISSING])
-            await carried.renew(partial(self.finished, digest=digest, totals=totals))
+            return await self._secure(held, digest, totals)
         except ConflictError:
             ended = await self.get(key)
             if not _is_made_of(ended, digest):  # by a repeat that was quicker
                 raise
             return Commit(ended)
+
+    async def _secure(self, held: Held[StoredSnapshot], digest: Digest, totals: Totals) -> Commit:
+        """Make a snapshot whose root is announced ``ok``, once what it needs is safe.
+
+        Raises ConflictError where it is no longer pending, or the root is another.
+        """
+        # Its client renews it, too; that the root is another's is a reason to stop.
+        carried = Carried(self._ledger, held, partial(_check_announced, digest))
+        every_seconds = held.record.lease.seconds / RENEWALS_PER_LEASE
+        async with self._manifests.opened(
+            digest, every_seconds=every_seconds, beat=carried.renew
+        ) as reader:
+            missing = await self.securing.of_manifest(held.record, reader, carried.renew)
+        if missing:
+            return Commit(carried.record, missing[:MAX_MISSING])
+        await carried.renew(partial(self.finished, digest=digest, totals=totals))
         return Commit(carried.record)
 
     # --- looking up, removing ---

@@ -20,7 +20,7 @@ from holdfast.domain.limits import MIB
 from holdfast.errors import CorruptError, NotFoundError
 from holdfast.form.root import CLIENTS_ROOT
 from holdfast.repository.snapshots.needs import Needed
-from holdfast.repository.snapshots.read_threads import ReadThreads
+from holdfast.repository.snapshots.reading.read_threads import ReadThreads
 from holdfast.repository.snapshots.record import Totals, totals_of
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from holdfast.archive.ports import Pack, PackStore
     from holdfast.domain.digest import Digest
     from holdfast.repository.snapshots.packs import Packs
-    from holdfast.repository.snapshots.reads import ClosablePackStore
+    from holdfast.repository.snapshots.reading.reads import ClosablePackStore
 
 MAX_MISSING: Final = 1000
 """Digests of missing blobs in one answer to a commit."""

@@ -187,11 +187,23 @@ class Packs:
             gone += [digest for (digest, _), found in zip(batch, there, strict=True) if not found]
         return gone
 
-    async def missing(self, digests: Iterable[Digest], *, limit: int) -> list[Digest]:
-        """The first ``limit`` of ``digests`` of which nothing is stored."""
+    async def has(self, digest: Digest) -> bool:
+        """Whether a blob is stored and was not found damaged."""
+        try:
+            return not (await self._store.stat(digest, partial=True)).damaged
+        except (NotFoundError, CorruptError):
+            return False
+
+    async def missing(
+        self, digests: Iterable[Digest], *, limit: int, counted: bool = False
+    ) -> list[Digest]:
+        """The first ``limit`` of ``digests`` of which nothing is stored.
+
+        ``counted`` as in `BlobStore.missing`: also those of which bytes were lost.
+        """
         missing: list[Digest] = []
         for batch in batched(digests, MAX_DIGESTS_PER_HAS):
-            missing += await self._store.missing(batch, partial=True)
+            missing += await self._store.missing(batch, partial=True, counted=counted)
             if len(missing) >= limit:
                 break
         return missing[:limit]

@@ -24,6 +24,7 @@ from holdfast.domain.limits import MIB
 from holdfast.domain.names import SnapshotKey, check_id, created_at_of
 from holdfast.errors import ConflictError, CorruptError, InvalidError
 from holdfast.repository.ledger.lease import Lease
+from holdfast.repository.snapshots.apps import DIRECTORY_SECONDS
 from holdfast.repository.snapshots.record import (
     RESTORE,
     RESTORE_TTL,
@@ -127,7 +128,7 @@ class Restores:
         held = await self._ledger.find(RESTORE, restore) if repeated else None
         if held is not None:  # else its worker did not get so far
             return held, True
-        await asyncio.to_thread(self._check_target, request)
+        await self._apps.look(lambda: self._check_target(request), seconds=DIRECTORY_SECONDS)
         record = StoredRestore(
             id=restore,
             snapshot=str(request.snapshot),

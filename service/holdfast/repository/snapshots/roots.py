@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
     from holdfast.domain.digest import Digest
-    from holdfast.repository.snapshots.reads import ClosablePackStore
+    from holdfast.repository.snapshots.reading.reads import ClosablePackStore
     from holdfast.stores.record_ports import Changed, Record, RecordStore
 
 CACHE_BYTES: Final = 8 * MIB

@@ -232,18 +232,18 @@ class Jobs:
     # --- one job ---
 
     async def _run(self, job: Job[StoredT], work: Work[StoredT]) -> None:
-        helpers = [
-            asyncio.create_task(self._renew(job)),
-            asyncio.create_task(self._publish(job)),
-        ]
+        renewing = asyncio.create_task(self._renew(job))
+        publishing = asyncio.create_task(self._publish(job))
         try:
             try:
                 final = await self._outcome(job, work)
-            finally:
                 async with job.turn:  # a renewal that is under way must tell its revision
-                    for helper in helpers:
-                        helper.cancel()
-                await asyncio.gather(*helpers, return_exceptions=True)
+                    renewing.cancel()
+            finally:
+                # Who drops the job waits for none: it may take as long as the store is away.
+                renewing.cancel()
+                publishing.cancel()
+                await asyncio.gather(renewing, publishing, return_exceptions=True)
             await self._end(job, final)
         finally:
             self._forget(job)

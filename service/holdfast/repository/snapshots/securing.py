@@ -39,12 +39,12 @@ _EVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placed:
-    """Packs put in one attempt, which ``began`` at this time of the store of packs.
+    """Packs put in one attempt, all of them after ``began`` by the clock of their store.
 
-    ``created`` were stored anew, ``found`` were there.
+    ``created`` were stored anew, ``found`` were there. Without either nothing was begun.
     """
 
-    began: datetime
+    began: datetime | None = None
     created: frozenset[Digest] = frozenset()
     found: frozenset[Digest] = frozenset()
 
@@ -71,14 +71,16 @@ class Securing:
         It took over nothing but what the parent has, so what it did not put it need not touch.
         A touched pack has to be whole: it was, when it was put.
         """
-        since = self._packs.lately(await self._packs.now())
-        young = placed.created if placed.began > since else frozenset()
-        parent = await self._parent(record)
-        vouched = parent[1] if parent is not None else Needed()
+        vouched = await self._vouched(record, needed)
         put = placed.created | placed.found
-        touched = to_touch(needed, vouched=vouched, found=put, young=young)
         shared = [one for one in needed if one in vouched and one not in put]
         gone = await self._look(record, shared, beat)
+        if len(shared) == len(needed):
+            return gone
+        since = self._packs.lately(await self._packs.now())
+        is_young = placed.began is not None and placed.began > since
+        young = placed.created if is_young else frozenset()
+        touched = to_touch(needed, vouched=vouched, found=put, young=young)
         for batch in batched(touched, TOUCHES_PER_BEAT):
             await beat()
             gone += await self._packs.touch_all(dict.fromkeys(batch), since=since)
@@ -96,9 +98,8 @@ class Securing:
         of each other page is touched what it needs.
         """
         since = self._packs.lately(await self._packs.now())
-        parent = await self._parent(record)
         root = reader.root
-        pages = own_pages(root, parent[0]) if parent is not None else list(range(root.page_count))
+        pages = await self._own_pages(record, root)
         of_pages = {Digest(pack.hex()): ranges for pack, ranges in ranges_of(root.pieces).items()}
         whole = dict.fromkeys(reader.root_blobs)
         gone = await self._packs.touch_all({**of_pages, **whole}, since=since)
@@ -127,24 +128,45 @@ class Securing:
         gone: list[Digest] = []
         turn = int(record.id[-_TURN_DIGITS:], 16) % max(-(-len(shared) // TOUCHES_PER_BEAT), 1)
         for number, batch in enumerate(batched(shared, TOUCHES_PER_BEAT)):
-            await beat()
-            doubted: Sequence[Digest] = batch
-            if number != turn:
-                # A replica may lag behind: what it lacks is gone only if the leader says so.
-                doubted = await self._packs.missing(batch, limit=len(batch))
+            if number:
+                await beat()
+            # A replica may lag behind: what it lacks is gone only if the leader says so.
+            doubted = await self._packs.missing(batch, limit=len(batch), counted=number == turn)
             nothing = dict.fromkeys(doubted, ())
             gone += await self._packs.touch_all(nothing, since=_EVER)  # looks, and changes nothing
         return gone
 
-    async def _parent(self, record: StoredSnapshot) -> tuple[Root, Needed] | None:
-        """The parent's root and needs, if it is ``ok`` now and can be read."""
-        if record.parent is None or record.parent_digest is None:
-            return None
+    async def _vouched(self, record: StoredSnapshot, needed: Needed) -> Needed:
+        """The needs of the parent if it is ``ok`` now, where nothing has changed those of all."""
+        if not await self._is_parent_ok(record):
+            return Needed()
+        if record.parent_digest == record.digest:
+            return needed
+        parent = await self._parent(record)
+        return parent[1] if parent is not None else Needed()
+
+    async def _own_pages(self, record: StoredSnapshot, root: Root) -> list[int]:
+        """The pages for which no parent vouches that is ``ok`` now."""
+        parent = None
+        if await self._is_parent_ok(record):
+            if record.parent_digest == record.digest:
+                return []
+            parent = await self._parent(record)
+        return own_pages(root, parent[0]) if parent is not None else list(range(root.page_count))
+
+    async def _is_parent_ok(self, record: StoredSnapshot) -> bool:
+        if record.parent is None:
+            return False
         try:
             parent = await self._get(SnapshotKey.parse(record.parent))
-            if parent.state != "ok" or parent.digest != record.parent_digest:
-                return None
-            return await self._packs.root(Digest(record.parent_digest))
+        except (NotFoundError, CorruptError):
+            return False
+        return parent.state == "ok" and parent.digest == record.parent_digest
+
+    async def _parent(self, record: StoredSnapshot) -> tuple[Root, Needed] | None:
+        """The parent's root and needs, if they can be read."""
+        try:
+            return await self._packs.root(Digest(record.parent_digest or ""))
         except (NotFoundError, CorruptError):
             return None
 

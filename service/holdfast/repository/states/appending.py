@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+import msgspec
 import structlog
 
 from holdfast.deadline import Gathering, seconds_left
@@ -76,8 +77,7 @@ _TOO_LATE: Final = "the request's time was over before the log was asked to writ
 log = structlog.get_logger(__name__)
 
 
-@dataclass(eq=False, slots=True, kw_only=True)
-class _Member:
+class _Member(msgspec.Struct, eq=False, kw_only=True):
     """One request to append. ``at`` is when it came, by the loop's clock.
 
     ``expected`` is the index that the last command must have, None where it may have any;
@@ -92,11 +92,14 @@ class _Member:
     op_id: str | None
     at: float
     until: float
-    waiters: list[asyncio.Future[AppendedRun]] = field(default_factory=list)
+    waiters: list[asyncio.Future[AppendedRun]] = msgspec.field(default_factory=list)
 
     def is_wanted(self) -> bool:
         """Whether somebody still waits for it."""
-        return any(not waiter.done() for waiter in self.waiters)
+        for waiter in self.waiters:  # noqa: SIM110  (one, as a rule: a generator costs more)
+            if not waiter.done():
+                return True
+        return False
 
     def answer(self, run: AppendedRun) -> None:
         """The commands are in the log."""

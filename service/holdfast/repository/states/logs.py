@@ -68,8 +68,8 @@ class LogEnd:
 class DamagedLogError(CorruptError):
     """The log cannot be read to its end, or has lost it.
 
-    ``end`` is for who reads what is before: there the log ends with the first command that cannot
-    be read.
+    ``end`` is for readers of the commands before: there the log ends with the first one that
+    cannot be read.
     """
 
     def __init__(self, record: StateRecord, readable: LogPlace, sequence: int) -> None:

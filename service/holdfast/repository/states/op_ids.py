@@ -7,9 +7,10 @@ kept and no more: of a log that gets more in that time the oldest are forgotten.
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 from holdfast.domain.hlc import Hlc, parse_hlc
 from holdfast.domain.op_id import is_repeat, split_op_id
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from holdfast.repository.states.groups import GroupHead
 
 REMEMBERED: Final = timedelta(minutes=2)
+_REMEMBERED_SECONDS: Final = REMEMBERED.total_seconds()
 MAX_OP_IDS: Final = 65_536
 """Op-Ids of one log."""
 
@@ -31,8 +33,7 @@ MAX_OP_IDS_IN_ALL: Final = 262_144
 """Op-Ids of all logs of one worker: some 64 MiB."""
 
 
-@dataclass(frozen=True, slots=True)
-class AppendedRun:
+class AppendedRun(msgspec.Struct, frozen=True, gc=False):
     """Commands that one request has appended: the first index, how many, and their times.
 
     ``lineage`` is that of the log, None where it has ended since.
@@ -42,10 +43,10 @@ class AppendedRun:
     count: int
     hlc: Hlc
     last_hlc: Hlc
-    lineage: Lineage | None = field(default=None, compare=False)
+    lineage: Lineage | None = None
 
 
-class _Known(NamedTuple):
+class _Known(msgspec.Struct, frozen=True, gc=False):
     op_id: str
     run: AppendedRun
     until: float
@@ -56,6 +57,7 @@ class OpIds:
 
     def __init__(self) -> None:
         self._known: OrderedDict[str, _Known] = OrderedDict()
+        self._forget_at = 0.0
 
     def __len__(self) -> int:
         """The number known."""
@@ -72,9 +74,10 @@ class OpIds:
     def note(self, op_id: str, run: AppendedRun, now: float) -> None:
         """The log has what the request has appended."""
         said, _ = split_op_id(op_id)
-        self._known[said] = _Known(op_id, run, now + REMEMBERED.total_seconds())
+        self._known[said] = _Known(op_id, run, now + _REMEMBERED_SECONDS)
         self._known.move_to_end(said)
-        self._forget(now)
+        if now >= self._forget_at or len(self._known) > MAX_OP_IDS:
+            self._forget(now)
 
     def carried(self) -> tuple[CarriedOp, ...]:
         """The newest, for what ends the log to tell."""
@@ -101,5 +104,6 @@ class OpIds:
         while self._known:
             oldest = next(iter(self._known.values()))
             if oldest.until > now and len(self._known) <= MAX_OP_IDS:
+                self._forget_at = oldest.until
                 break
             self._known.popitem(last=False)

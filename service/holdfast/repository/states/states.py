@@ -133,7 +133,7 @@ class StateRecords:
             began = loop.time()
             try:
                 await self._write_end_down(name, seen)
-            except CorruptError:  # who reads the records tells
+            except CorruptError:  # those who read the records tell of it
                 log.warning("end_not_written_down", name=name)
             except HoldfastError as error:
                 failure = error

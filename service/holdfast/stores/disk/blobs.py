@@ -139,8 +139,14 @@ class BlobFiles:
                 raise NotFoundError(f"no blob {digest}")
             return blob.header.info
 
-    def missing(self, digests: Sequence[Digest], *, partial: bool = False) -> list[Digest]:
-        """See `BlobStore.missing`. A file of the wrong length counts as missing."""
+    def missing(
+        self,
+        digests: Sequence[Digest],
+        *,
+        partial: bool = False,
+        counted: bool = False,
+    ) -> list[Digest]:
+        """See `BlobStore.missing`. A file of the wrong length always counts as missing."""
         return [one for one in dict.fromkeys(digests) if not self.has(one, partial=partial)]
 
     def has(self, digest: Digest, *, partial: bool = False) -> bool:

@@ -44,7 +44,7 @@ class Certainty:
         self._unknown = unknown
 
     def __enter__(self) -> None:
-        """What was attempted is judged at the end."""
+        """Begin: the attempts are judged at the end."""
 
     def __exit__(
         self,

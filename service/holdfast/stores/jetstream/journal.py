@@ -18,9 +18,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from holdfast.errors import UnavailableError
-from holdfast.stores.jetstream.bucket_check import check_bucket
+from holdfast.stores.jetstream.buckets.check import check_bucket
+from holdfast.stores.jetstream.buckets.replication import read_bucket
 from holdfast.stores.jetstream.conflicts import Certainty
-from holdfast.stores.jetstream.replication import read_bucket
 from holdfast.stores.journal_parts import (
     CheckedJournal,
     Waiter,

@@ -25,7 +25,7 @@ from holdfast.errors import (
     OutcomeUnknownError,
     UnavailableError,
 )
-from holdfast.stores.jetstream.bucket_check import check_bucket
+from holdfast.stores.jetstream.buckets.check import check_bucket
 from holdfast.stores.jetstream.conflicts import Certainty
 from holdfast.stores.jetstream.follow import StreamReader
 from holdfast.stores.keys import (

@@ -43,7 +43,7 @@ def digest(number: int) -> Digest:
 
 
 def content(number: int = 0, **said: Any) -> NamedContent:
-    """What a name has."""
+    """The content of a name."""
     return NamedContent(digest=digest(number), size=number, type="text/plain", **said)
 
 

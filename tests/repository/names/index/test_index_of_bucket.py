@@ -1,4 +1,4 @@
-"""What a server does to a bucket without telling those who follow it."""
+"""Changes that a server makes to a bucket without telling those who follow it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.repository.names.index.index_tools import (
     running,
 )
 
-from holdfast.stores.jetstream.provisioning import ensure_stream, record_stream
+from holdfast.stores.jetstream.buckets.provisioning import ensure_stream, record_stream
 from holdfast.stores.location import BucketLocation
 from holdfast.transport.connection import connect
 from holdfast.transport.options import NatsOptions

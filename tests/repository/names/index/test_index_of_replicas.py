@@ -13,10 +13,10 @@ from tests.nats.clusters import Cluster
 from tests.nats.tools import connected
 from tests.repository.names.index.index_tools import Names, page, running
 
-from holdfast.stores.jetstream.provisioning import ensure_stream, record_stream
-from holdfast.stores.jetstream.readiness import wait_ready
+from holdfast.stores.jetstream.buckets.provisioning import ensure_stream, record_stream
+from holdfast.stores.jetstream.buckets.readiness import wait_ready
+from holdfast.stores.jetstream.buckets.replication import wait_for_leader
 from holdfast.stores.jetstream.records import KeyValueRecordStore
-from holdfast.stores.jetstream.replication import wait_for_leader
 from holdfast.stores.location import BucketLocation
 from holdfast.transport.inbox import Inbox
 from holdfast.transport.jetstream import JetStream

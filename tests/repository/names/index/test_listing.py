@@ -74,7 +74,7 @@ def read_on(table: Table, limit: int, **said: Any) -> list[Row]:
 
 
 def model(names: Sequence[str], prefix: str, delimiter: str, start_after: str) -> list[Row]:
-    """What a list should tell."""
+    """The rows that a list should have."""
     rows: list[Row] = []
     for name in sorted(names, key=str.encode):
         if not name.startswith(prefix):

@@ -1,0 +1,1 @@
+"""The commands that tell how the store and its workers are."""

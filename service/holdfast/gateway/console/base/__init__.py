@@ -1,0 +1,1 @@
+"""The base of all pages: templates, sessions, and how values look."""

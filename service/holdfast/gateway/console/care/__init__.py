@@ -1,0 +1,1 @@
+"""The pages that tell how the pool and its store are."""

@@ -1,0 +1,1 @@
+"""The pages of snapshots: kept, read, put back."""

@@ -1,0 +1,1 @@
+"""The routes by families: each module has those of one noun."""

@@ -1,0 +1,1 @@
+"""The wire described for programs: JSON Schemas of the messages, and an AsyncAPI document."""

@@ -1,0 +1,1 @@
+"""Reading out of snapshots, in threads: lists, differences, contents, archives."""

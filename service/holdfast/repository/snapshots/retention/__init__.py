@@ -1,0 +1,1 @@
+"""Which snapshots are kept: policies of apps, and the runs that carry them out."""

@@ -1,0 +1,1 @@
+"""Buckets as a whole: made, checked, copied, and ready or not."""
