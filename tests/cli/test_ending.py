@@ -8,11 +8,12 @@ import sys
 
 import pytest
 
-from holdfast.cli import exit_codes
+from holdfast.cli.base import exit_codes
 
 _BEGINNING = """
 import asyncio, signal, sys, threading, time, uvloop
-from holdfast.cli import ending, main
+from holdfast.cli import main
+from holdfast.cli.base import ending
 
 ending.END_SECONDS = float(sys.argv[1])
 ending.take_signals(is_serving=True)
