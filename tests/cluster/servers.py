@@ -228,8 +228,15 @@ class Cluster:
         self.links.close()
 
     def cut_power(self) -> None:
-        """All disks at once, then all servers; the disks are back afterwards, and no server is."""
+        """All servers and disks at once; the disks are back afterwards, and no server is.
+
+        Servers are stopped in their tracks first: one that went on without its disk would say that
+        a message is not there which it cannot read.
+        """
         assert self.disk is not None
+        for server in self.servers.values():
+            if server.is_running:
+                server.pause()
         self.disk.cut()
         for server in self.servers.values():
             server.kill()
