@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from holdfast.archive.bridge import BridgedPackStore
 from holdfast.domain.digest import Digest, digest_of
 from holdfast.errors import (
+    CorruptError,
     InternalError,
     NotFoundError,
     QuotaExceededError,
@@ -199,6 +201,63 @@ async def test_no_more_is_fetched_ahead_than_there_is_room_for(remote: Remote) -
 
     assert last == b"4"
     assert remote.gets == [digests[0], digests[1], digests[4]]
+
+
+async def test_as_many_bytes_are_fetched_ahead_however_small_the_packs_are(remote: Remote) -> None:
+    store = bridged(remote, cache=2 * PACK_BYTES)
+    digests = [remote.add(b"%d" % number) for number in range(40)]
+
+    async with asyncio.timeout(20):
+        while len(remote.gets) < len(digests):
+            await in_thread(lambda: store.prefetch(digests))
+    await in_thread(lambda: [store.get(digest) for digest in digests])
+
+    assert remote.gets == digests
+
+
+async def test_packs_that_are_ahead_take_no_more_than_there_is_room_for(remote: Remote) -> None:
+    store = bridged(remote, cache=2 * PACK_BYTES)
+    digests = [remote.add(bytes([number]) * (PACK_BYTES // 2)) for number in range(8)]
+
+    async with asyncio.timeout(20):
+        while len(remote.gets) < 3:
+            await in_thread(lambda: store.prefetch(digests))
+    for _ in range(3):
+        await in_thread(lambda: store.prefetch(digests))
+
+    assert len(remote.gets) == 3, "a fourth might be a whole pack, for which there is no room"
+
+
+async def test_a_pack_is_compared_by_the_thread_that_asks_and_fetched_anew_if_it_is_another(
+    remote: Remote,
+) -> None:
+    threads: list[int] = []
+
+    class Unchecked:
+        def __init__(self, data: bytes) -> None:
+            self.data = data
+
+        def __len__(self) -> int:
+            return len(self.data)
+
+        def checked(self) -> bytes:
+            threads.append(threading.get_ident())
+            if len(threads) == 1:
+                raise CorruptError("other bytes came")
+            return self.data
+
+    async def get(digest: Digest) -> Unchecked:
+        return Unchecked(await remote.get(digest))
+
+    store = BridgedPackStore(asyncio.get_running_loop(), get, remote.put, cache_bytes=PACK_BYTES)
+    digest = remote.add(b"pack")
+
+    await in_thread(lambda: store.prefetch([digest]))
+    got = await in_thread(lambda: store.get(digest))
+
+    assert got == b"pack"
+    assert len(threads) == 2
+    assert threading.get_ident() not in threads
 
 
 async def test_what_was_fetched_in_vain_makes_room(remote: Remote) -> None:

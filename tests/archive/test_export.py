@@ -26,7 +26,7 @@ from tests.examples import examples
 from tests.programs import needs_zstd
 
 from holdfast.archive.read.export import ExportPlan
-from holdfast.archive.read.snapshot import SnapshotReader
+from holdfast.archive.read.snapshot import ReaderLimits, SnapshotReader
 from holdfast.errors import CorruptError
 
 if TYPE_CHECKING:
@@ -197,6 +197,24 @@ def test_packs_are_announced_in_the_order_they_are_needed() -> None:
     unexpected = [pack for pack in store.fetched if pack not in announced]
     assert len(unexpected) == 1  # that of the first page, which tells all the others
     assert len(store.fetched) > 4
+
+
+def test_packs_that_are_at_hand_are_not_announced() -> None:
+    announced: list[object] = []
+
+    class Announced(CountingStore):
+        def prefetch(self, digests: object) -> None:
+            announced.append(digests)
+
+    store = Announced()
+    digest = snapshot_of(members_of(FILES), store).digest
+    reader = SnapshotReader(store, digest, limits=ReaderLimits(pack_cache_bytes=2**30))
+    b"".join(ExportPlan(reader).read())
+    announced.clear()
+
+    b"".join(ExportPlan(reader).read())
+
+    assert announced == []
 
 
 def test_a_damaged_pack_ends_it_with_its_name() -> None:

@@ -11,6 +11,7 @@ from tests.contracts.blob_store import some_bytes
 from tests.deployment import Deployment
 from tests.repository.collector.conftest import Deployed, opened
 
+from holdfast.archive.bridge import checked
 from holdfast.client import Client
 from holdfast.client.snapshots.packs import PackTransport
 from holdfast.domain.kept import PartialBytes
@@ -89,7 +90,8 @@ async def check_told(deployment: Deployment, holdfast: Client) -> None:
         page = await stores.packs.survey(None, limit=1000)
     for one in page.blobs:
         if one.kept is not None:
-            for pack in (await transport.get(one.digest), await transport.get_latest(one.digest)):
+            for came in (await transport.get(one.digest), await transport.get_latest(one.digest)):
+                pack = checked(came)
                 assert isinstance(pack, PartialBytes)
                 assert len(pack) == one.size
 

@@ -10,6 +10,7 @@ import pytest_asyncio
 from tests.contracts.blob_store import some_bytes
 from tests.deployment import deployed
 
+from holdfast.archive.bridge import checked
 from holdfast.client import Client
 from holdfast.client.requests import Requester
 from holdfast.client.snapshots.lease import PendingSnapshot
@@ -118,7 +119,7 @@ async def test_many_packs_are_put_once_and_come_back(requester: Requester) -> No
     read = await asyncio.gather(*map(transport_.get, digests))
 
     assert (first, second) == ([True] * 50, [False] * 50)
-    assert read == packs
+    assert [checked(pack) for pack in read] == packs
 
 
 async def test_a_pack_that_is_not_there_is_not_found(requester: Requester) -> None:

@@ -553,6 +553,23 @@ class TestChunkIndex:
         assert b"".join(chunks) == data[first * PART_BYTES : 5 * PART_BYTES]
         assert end.headers["Status"] == "204"
 
+    async def test_one_chunk_is_delivered_as_one_message_without_an_end(
+        self, bucket: Bucket, connection: Connection, fresh_name: str
+    ) -> None:
+        data = some_bytes(PART_BYTES)
+        info = (await put_staged(bucket.store, data)).info
+        arrived: asyncio.Queue[Any] = asyncio.Queue()
+        connection.route(fresh_name, arrived.put_nowait)
+        await connection.wait_flushed(5)
+
+        await bucket.store.deliver(info, 1, 1, fresh_name)
+        async with asyncio.timeout(20):
+            chunk = await arrived.get()
+            connection.send(fresh_name, b"behind it")
+            behind = await arrived.get()
+
+        assert (bytes(chunk.data), bytes(behind.data)) == (data, b"behind it")
+
 
 async def interleaved(bucket: Bucket, data: bytes, rng: random.Random) -> BlobInfo:
     """Store ``data`` while somebody else's chunks come in between."""

@@ -14,14 +14,15 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from holdfast.domain.kept import PartialBytes
 from holdfast.domain.limits import MIB
 from holdfast.errors import InternalError, UnavailableError
 from holdfast.form.packing import PACK_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence, Set
 
-    from holdfast.archive.ports import Pack
+    from holdfast.archive.ports import FetchedPack, Pack
     from holdfast.domain.digest import Digest
 
 DEFAULT_WINDOW_BYTES: Final = 8 * MIB
@@ -39,32 +40,33 @@ class BridgedPackStore:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        get: Callable[[Digest], Awaitable[Pack]],
+        get: Callable[[Digest], Awaitable[FetchedPack]],
         put: Callable[[Digest, bytes], Awaitable[bool]],
         *,
-        get_latest: Callable[[Digest], Awaitable[Pack]] | None = None,
+        get_latest: Callable[[Digest], Awaitable[FetchedPack]] | None = None,
         window_bytes: int = DEFAULT_WINDOW_BYTES,
         cache_bytes: int = DEFAULT_CACHE_BYTES,
     ) -> None:
-        """``get`` returns what was checked; ``put`` returns when durable, and whether it was new.
+        """``put`` returns when durable, and whether it was new.
 
-        ``get_latest`` is needed where ``get`` may return what was replaced a while ago.
+        What ``get`` returns was checked, or is in the thread that asked. ``get_latest`` is needed
+        where that may be what was replaced a while ago.
         Puts of up to ``window_bytes`` are under way at once (one of any size always), and packs
-        of up to ``cache_bytes`` are fetched ahead.
+        of up to ``cache_bytes`` are fetched ahead, however small they are.
         """
         self._loop = loop
         self._get = get
         self._get_latest = get_latest or get
         self._put = put
         self._window_bytes = window_bytes
-        self._ahead_limit = cache_bytes // PACK_BYTES
+        self._cache_bytes = cache_bytes
         self._changed = threading.Condition()
         self._under_way: dict[Future[bool], int] = {}
         self._under_way_bytes = 0
         self._waited_for: set[Future[Any]] = set()
         self._is_closed = False
         self._failure: BaseException | None = None
-        self._ahead: OrderedDict[Digest, Future[Pack]] = OrderedDict()
+        self._ahead: OrderedDict[Digest, Future[FetchedPack]] = OrderedDict()
         self.created_bytes = 0
 
     def get(self, digest: Digest) -> Pack:
@@ -73,12 +75,12 @@ class BridgedPackStore:
             fetching = self._ahead.pop(digest, None)
         if fetching is not None:
             with suppress(Exception):  # it was a guess: asking again tells for sure
-                return self._wait(fetching)
-        return self.run(_as_coroutine(self._get, digest))
+                return checked(self._wait(fetching))
+        return checked(self.run(_as_coroutine(self._get, digest)))
 
     def get_latest(self, digest: Digest) -> Pack:
         """See ``ports.PackStore``."""
-        return self.run(_as_coroutine(self._get_latest, digest))
+        return checked(self.run(_as_coroutine(self._get_latest, digest)))
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """The result of a coroutine of the loop. Raises UnavailableError where this is closed."""
@@ -86,14 +88,20 @@ class BridgedPackStore:
 
     def prefetch(self, digests: Sequence[Digest]) -> None:
         """See ``ports.PackStore``. The pack fetched longest ago and not asked for makes room."""
-        begun: dict[Digest, Future[Pack]] = {}
+        begun: dict[Digest, Future[FetchedPack]] = {}
         with self._changed:
-            for digest in digests[: self._ahead_limit]:
+            left = self._cache_bytes - sum(map(_size_ahead, self._ahead.values()))
+            wanted = frozenset(digests)
+            for digest in digests:
                 if digest in self._ahead or self._is_closed:
                     continue
-                if len(self._ahead) >= self._ahead_limit and not self._drop_oldest(digests):
+                while left < PACK_BYTES and (dropped := self._drop_oldest(wanted)) is not None:
+                    left += _size_ahead(dropped)
+                    dropped.cancel()
+                if left < PACK_BYTES:
                     break
                 begun[digest] = self._ahead[digest] = Future()
+                left -= PACK_BYTES
         if begun:
             try:
                 self._loop.call_soon_threadsafe(self._fetch_all, begun)
@@ -101,14 +109,14 @@ class BridgedPackStore:
                 for fetching in begun.values():
                     fetching.cancel()
 
-    def _fetch_all(self, begun: Mapping[Digest, Future[Pack]]) -> None:
+    def _fetch_all(self, begun: Mapping[Digest, Future[FetchedPack]]) -> None:
         """In the loop, which is woken once for all of them."""
         for digest, result in begun.items():
             fetching = asyncio.ensure_future(self._get(digest))
             fetching.add_done_callback(partial(_settle, result))
             result.add_done_callback(partial(self._give_up, fetching))
 
-    def _give_up(self, fetching: asyncio.Future[Pack], result: Future[Pack]) -> None:
+    def _give_up(self, fetching: asyncio.Future[FetchedPack], result: Future[FetchedPack]) -> None:
         if result.cancelled():
             with suppress(RuntimeError):  # the loop is closed, and with it what ran in it
                 self._loop.call_soon_threadsafe(fetching.cancel)
@@ -170,14 +178,12 @@ class BridgedPackStore:
             self._failure = self._failure or failure
             self._changed.notify_all()
 
-    def _drop_oldest(self, wanted: Sequence[Digest]) -> bool:
-        """Make room ahead by forgetting what is there and not wanted any more."""
-        for digest, future in self._ahead.items():
+    def _drop_oldest(self, wanted: Set[Digest]) -> Future[FetchedPack] | None:
+        """Make room ahead by forgetting what is there and not wanted any more, if there is any."""
+        for digest in self._ahead:
             if digest not in wanted:
-                del self._ahead[digest]
-                future.cancel()
-                return True
-        return False
+                return self._ahead.pop(digest)
+        return None
 
     def _wait(self, future: Future[T]) -> T:
         with self._changed:
@@ -204,6 +210,17 @@ class BridgedPackStore:
             pass  # it is closed
         coroutine.close()
         raise UnavailableError("the connection to the store is closed")
+
+
+def checked(fetched: FetchedPack) -> Pack:
+    """The pack, compared with its digest. Raises CorruptError."""
+    return fetched if isinstance(fetched, bytes | PartialBytes) else fetched.checked()
+
+
+def _size_ahead(fetching: Future[FetchedPack]) -> int:
+    """The bytes of a pack, or what they may be while they are not there."""
+    is_there = fetching.done() and not fetching.cancelled() and fetching.exception() is None
+    return len(fetching.result()) if is_there else PACK_BYTES
 
 
 def _settle[T](result: Future[T], fetched: asyncio.Future[T]) -> None:

@@ -22,6 +22,19 @@ if TYPE_CHECKING:
 type Pack = bytes | PartialBytes
 
 
+class UncheckedPack(Protocol):
+    """A pack as it came: whoever asked for it compares it, in a thread of its own."""
+
+    def __len__(self) -> int:
+        """Its bytes."""
+
+    def checked(self) -> Pack:
+        """The pack. Raises CorruptError where it does not match its digest."""
+
+
+type FetchedPack = Pack | UncheckedPack
+
+
 class PackStore(Protocol):
     """A map from digest to immutable packs (and roots) of at most one message each.
 

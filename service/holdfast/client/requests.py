@@ -20,6 +20,7 @@ from holdfast.client.bare import BareReads
 from holdfast.client.budget import ByteBudget
 from holdfast.client.echoes import check_echo
 from holdfast.client.trace import trace_headers
+from holdfast.deadline import Timers
 from holdfast.domain.limits import MIB
 from holdfast.errors import (
     ForbiddenError,
@@ -134,6 +135,7 @@ class Requester:
         self.timeout_seconds = timeout_seconds
         self.tracer = tracer
         self.budget = ByteBudget(BYTES_AT_ONCE)
+        self.timers = Timers()
         self.bare = BareReads(
             connection,
             inbox,

@@ -109,15 +109,16 @@ def has_bytes(kept: KeptBytes | None, needed: Ranges | None) -> bool:
 class PartialBytes:
     """The bytes of a partial blob, found by their offsets in the whole."""
 
-    __slots__ = ("_data", "_ends", "_ranges", "_starts")
+    __slots__ = ("_data", "_skipped", "_starts", "_stops")
 
     def __init__(self, data: Buffer, kept: KeptBytes) -> None:
         """``data`` are the bytes kept, checked. Raises CorruptError if there are not so many."""
         self._data = memoryview(data)
-        self._ranges = kept.ranges
         self._starts = [start for start, _ in kept.ranges]
-        self._ends = list(accumulate(stop - start for start, stop in kept.ranges))
-        if self._data.nbytes != self._ends[-1]:
+        self._stops = [stop for _, stop in kept.ranges]
+        ends = accumulate(stop - start for start, stop in kept.ranges)
+        self._skipped = [stop - end for stop, end in zip(self._stops, ends, strict=True)]
+        if self._data.nbytes != self._stops[-1] - self._skipped[-1]:
             raise CorruptError("a partial blob has other bytes than it says")
 
     def __len__(self) -> int:
@@ -127,10 +128,10 @@ class PartialBytes:
     def cut(self, start: int, stop: int) -> memoryview:
         """Bytes ``start`` to ``stop`` of the whole; none where they are not all kept."""
         number = bisect_right(self._starts, start) - 1
-        if number < 0 or stop > self._ranges[number][1]:
+        if number < 0 or stop > self._stops[number]:
             return memoryview(b"")
-        at = self._ends[number] - (self._ranges[number][1] - start)
-        return self._data[at : at + stop - start]
+        skipped = self._skipped[number]
+        return self._data[start - skipped : stop - skipped]
 
 
 def reduced(data: Buffer, kept: KeptBytes | None, needed: Ranges) -> tuple[bytes, KeptBytes]:

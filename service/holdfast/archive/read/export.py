@@ -35,7 +35,10 @@ GATHERED_BYTES: Final = PACK_BYTES
 """So many bytes of frames that lie scattered are put together, pack by pack, and given out."""
 
 AHEAD_PACKS: Final = 24
-"""Packs that the store is asked to have ready: many of a tree's old ones are small."""
+"""With fewer to come of a page, those of the next one are announced, too."""
+
+_STEP_PACKS: Final = 8
+"""So often the store is told what is to come."""
 
 type Stretch = tuple[int, int, int]
 """``(pack number, offset, length)`` of bytes that lie together."""
@@ -152,28 +155,32 @@ class ExportPlan:
 
 
 class _Coming:
-    """Announces the packs of a page a few before they are needed, then those of the next one."""
+    """Announces the packs of a page that are not at hand, then those of the next one.
+
+    However small they are, the store has as many bytes ready as it has room for.
+    """
 
     def __init__(
         self, reader: SnapshotReader, packs: Iterable[bytes], following: int | None
     ) -> None:
         """``packs`` come in this order, and behind them those of the page ``following``."""
         self._reader = reader
-        self._packs = list(dict.fromkeys(packs))
+        self._packs = [pack for pack in dict.fromkeys(packs) if not reader.holds(pack)]
         self._turns = {pack: turn for turn, pack in enumerate(self._packs)}
         self._following = following
-        self._due = 0
+        self._announce(0)
 
     def reach(self, pack: bytes) -> None:
         """``pack`` is needed now."""
-        turn = self._turns[pack]
-        if turn < self._due:
-            return
-        self._due = turn + AHEAD_PACKS // 3
-        ahead = self._packs[turn : turn + AHEAD_PACKS]
-        more = AHEAD_PACKS - len(ahead)
-        if more and self._following is not None:
-            ahead += split_digests(self._reader.frame_table(self._following).packs)[:more]
+        turn = self._turns.get(pack, 0)
+        if turn >= self._due:
+            self._announce(turn)
+
+    def _announce(self, turn: int) -> None:
+        self._due = turn + _STEP_PACKS
+        ahead = self._packs[turn:]
+        if len(ahead) < AHEAD_PACKS and self._following is not None:
+            ahead += split_digests(self._reader.frame_table(self._following).packs)
         self._reader.prefetch(ahead)
 
 

@@ -244,6 +244,10 @@ class SnapshotReader:
             digest, lambda: self._fetched(self._store.get, Digest(digest.hex()), "pack")
         )
 
+    def holds(self, pack: bytes) -> bool:
+        """Whether the pack is at hand."""
+        return pack in self._packs
+
     def prefetch(self, packs: Iterable[bytes]) -> None:
         """Announce packs that will be asked for soon, in this order. A hint: never raises."""
         wanted = [Digest(pack.hex()) for pack in dict.fromkeys(packs) if pack not in self._packs]
@@ -333,8 +337,12 @@ def _cut(stored: Pack, offset: int, size: int) -> memoryview:
 
 def _cuts(stored: Pack, spans: Sequence[tuple[int, int]]) -> list[memoryview] | None:
     """None where one of them is not all there."""
-    found = [_cut(stored, offset, size) for offset, size in spans]
-    is_whole = all(len(data) == size for data, (_, size) in zip(found, spans, strict=True))
+    if isinstance(stored, bytes):
+        view = memoryview(stored)
+        found = [view[offset : offset + size] for offset, size in spans]
+    else:
+        found = [stored.cut(offset, offset + size) for offset, size in spans]
+    is_whole = list(map(len, found)) == [size for _, size in spans]
     return found if is_whole else None
 
 

@@ -16,7 +16,7 @@ import asyncio
 import itertools
 import time
 from collections import deque
-from contextlib import aclosing
+from contextlib import aclosing, closing, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 
     from holdfast.client.sources import OnBytes
+    from holdfast.deadline import Timers
     from holdfast.protocol.files import ReadFile
     from holdfast.protocol.operation import Operation
     from holdfast.transport.message import Message
@@ -129,8 +130,7 @@ class WindowReader(Generic[HeadT]):
         at: int = self._request.offset
         if self._way is not Way.SINGLE:
             try:
-                in_turn = self._windows_ahead == 1
-                async with aclosing(self._in_turn() if in_turn else self._windows()) as windows:
+                async with aclosing(self._windows()) as windows:
                     async for window in windows:
                         at = window.head.offset + window.head.length
                         yield window
@@ -141,6 +141,15 @@ class WindowReader(Generic[HeadT]):
         async with aclosing(self._ranges(at)) as ranges:
             async for window in ranges:
                 yield window
+
+    async def whole(self) -> Window[HeadT]:
+        """All of what is never more than one window, for less. Raises as `windows`."""
+        self._requester.check_usable()
+        if self._way is not Way.SINGLE:
+            with suppress(_OnlyHeadsError):
+                return await self._window(self._request)
+        ranges = [window async for window in self._ranges(self._request.offset)]
+        return Window(ranges[0].head, [piece for one in ranges for piece in one.pieces])
 
     async def _windows(self) -> AsyncGenerator[Window[HeadT]]:
         ahead = deque([self._begin(self._request)])
@@ -156,16 +165,6 @@ class WindowReader(Generic[HeadT]):
                 yield window
         finally:
             await _end(ahead)
-
-    async def _in_turn(self) -> AsyncGenerator[Window[HeadT]]:
-        """One at a time: what is nearly always in a single window is had for less."""
-        request = self._request
-        while True:
-            window = await self._window(request)
-            yield window
-            if window.head.cursor is None:
-                return
-            request = self._following(window.head)
 
     async def _ranges(self, at: int) -> AsyncGenerator[Window[HeadT]]:
         """The rest from ``at`` on, each range in one answer. The first one tells the size."""
@@ -260,46 +259,34 @@ class WindowReader(Generic[HeadT]):
                 raise _OnlyHeadsError from error
 
     async def _receive(self, request: Any, tell: Callable[[HeadT], None]) -> Window[HeadT]:
-        """Ask once and take what comes: the rest of a window may overtake its head."""
-        arrived: asyncio.Queue[Message] = asyncio.Queue()
+        """Ask once and take what comes."""
         requester, patience = self._requester, self._patience
         subject = self._subject
         liveness = requester.connection.liveness
         await requester.connection.wait_connected(patience.head_seconds)
         asked_at = time.monotonic()
-        mailbox = requester.inbox.open(arrived.put_nowait, subject)
-        head: HeadT | None = None
-        chunks: list[Message] = []
-        ended = False
+
+        def read_head(message: Message) -> HeadT:
+            head = self._read_head(message)
+            tell(head)
+            return head
+
+        coming = _Coming(read_head, requester.timers, patience, subject)
         try:
-            requester.connection.send(
-                subject, codec.encode(request), reply=mailbox.subject, headers=trace_headers()
-            )
-            while head is None or (len(chunks) < (head.parts or 0) and not ended):
-                seconds = patience.head_seconds if head is None else patience.silence_seconds
-                async with asyncio.timeout(seconds):
-                    message = await arrived.get()
-                if names.BLOB_SIZE in message.headers or names.SERVICE_ERROR in message.headers:
-                    head = self._read_head(message)
-                    tell(head)
-                    if head.parts is None:
-                        return Window(head, [memoryview(message.data)])
-                elif names.BLOB_PART in message.headers:
-                    chunks.append(message)
-                else:
-                    ended = _is_end(message, subject) or ended
+            with closing(coming), closing(requester.inbox.open(coming.receive, subject)) as mailbox:
+                requester.connection.send(
+                    subject, codec.encode(request), reply=mailbox.subject, headers=trace_headers()
+                )
+                return await coming.window
         except TimeoutError as error:
-            if head is None:
+            if coming.head is None:
                 liveness.unanswered(asked_at)
-            elif not chunks:
+            elif not coming.chunks:
                 raise NothingFollowedError("nothing came after the head") from error
             raise OddWindowError("nothing came for a while") from error
         except UnavailableError:
             liveness.nobody(asked_at)
             raise
-        finally:
-            mailbox.close()
-        return Window(head, _cut(head, chunks))
 
     def _read_head(self, message: Message) -> HeadT:
         codec.raise_error(message.headers, message.data)
@@ -307,6 +294,72 @@ class WindowReader(Generic[HeadT]):
         if head.parts is None and len(message.data) != head.length:
             raise InternalError("the answer has another length than it says")
         return head
+
+
+class _Coming(Generic[HeadT]):
+    """A window on its way, whose reader is woken once: when it is there, or will not be.
+
+    Its rest may overtake its head. Close it.
+    """
+
+    def __init__(
+        self,
+        read_head: Callable[[Message], HeadT],
+        timers: Timers,
+        patience: Patience,
+        subject: str,
+    ) -> None:
+        """``read_head`` raises what fails the window; ``subject`` is where it was asked for.
+
+        It fails with TimeoutError where a message is late.
+        """
+        self._read_head = read_head
+        self._timers = timers
+        self._patience = patience
+        self._subject = subject
+        self._loop = asyncio.get_running_loop()
+        self._has_ended = False
+        self.head: HeadT | None = None
+        self.chunks: list[Message] = []
+        self.window: asyncio.Future[Window[HeadT]] = self._loop.create_future()
+        self._wait()
+
+    def receive(self, message: Message) -> None:
+        """Take the next message."""
+        if self.window.done():
+            return
+        try:
+            self._take(message)
+        except Exception as error:  # noqa: BLE001 - raised where the window is waited for
+            self.window.set_exception(error)
+
+    def close(self) -> None:
+        """Nothing more is waited for."""
+        self._timers.stop(self)
+
+    def _take(self, message: Message) -> None:
+        if names.BLOB_SIZE in message.headers or names.SERVICE_ERROR in message.headers:
+            self.head = self._read_head(message)
+            if self.head.parts is None:
+                self.window.set_result(Window(self.head, [memoryview(message.data)]))
+                return
+        elif names.BLOB_PART in message.headers:
+            self.chunks.append(message)
+        else:
+            self._has_ended = _is_end(message, self._subject) or self._has_ended
+        if self.head is None or (len(self.chunks) < (self.head.parts or 0) and not self._has_ended):
+            self._wait()
+        else:
+            self.window.set_result(Window(self.head, _cut(self.head, self.chunks)))
+
+    def _wait(self) -> None:
+        patience = self._patience
+        seconds = patience.head_seconds if self.head is None else patience.silence_seconds
+        self._timers.start(self, self._loop.time() + seconds, self._expire)
+
+    def _expire(self) -> None:
+        if not self.window.done():
+            self.window.set_exception(TimeoutError())
 
 
 async def window_pieces(

@@ -7,7 +7,7 @@ that come up while one is being answered travel together.
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from holdfast.archive.bridge import DEFAULT_WINDOW_BYTES, BridgedPackStore
@@ -33,11 +33,28 @@ PUT_ATTEMPT_SECONDS: Final = 10.0
 
 PUT_SECONDS: Final = 120.0
 
-SMALL_BYTES: Final = 128 * KIB
-"""Packs up to this size are hashed at once; others take milliseconds, and a thread."""
+SMALL_BYTES: Final = 256 * KIB
+"""Packs up to this size are hashed by the thread that asked: handing them over costs as much."""
 
 _PATIENCE: Final = Patience(head_seconds=10.0, silence_seconds=5.0)
 """A pack is one large message, and several are on their way over the same line."""
+
+
+@dataclass(frozen=True, slots=True)
+class SmallPack:
+    """The bytes that came for a pack; ``kept`` says what is left of it, None: all."""
+
+    digest: Digest
+    kept: str | None
+    data: bytes
+
+    def __len__(self) -> int:
+        """See UncheckedPack."""
+        return len(self.data)
+
+    def checked(self) -> Pack:
+        """See UncheckedPack."""
+        return _checked(self.digest, self.kept, [self.data])
 
 
 class PackTransport:
@@ -53,7 +70,7 @@ class PackTransport:
         self._requester = requester
         self._doubted = doubted
         self._doubts_all = doubts_all
-        self._is_partial_met = False
+        self._is_partial_known = True
         self._questions: list[Question] = []
         self._gathering = Gathering(self._take, at_once=1)
 
@@ -70,29 +87,30 @@ class PackTransport:
             cache_bytes=cache_bytes,
         )
 
-    async def get(self, digest: Digest) -> Pack:
-        """The stored bytes of the pack, checked.
+    async def get(self, digest: Digest) -> Pack | SmallPack:
+        """The stored bytes of the pack, or of what is kept of it.
 
         An older worker knows no partial packs and refuses to be asked for one: then there are none.
-        Raises NotFoundError, CorruptError, UnavailableError.
+        Raises NotFoundError, UnavailableError.
         """
-        if not self._is_partial_met:
+        if self._is_partial_known:
             try:
-                return await self._get(digest, partial=False)
-            except NotFoundError as missing:
-                try:
-                    pack = await self._get(digest, partial=True)
-                except InvalidError:
-                    raise missing from None
-            self._is_partial_met = True
-            return pack
-        return await self._get(digest, partial=True)
+                return await self._get(digest, partial=True)
+            except InvalidError:
+                self._is_partial_known = False
+        try:
+            return await self._get(digest, partial=False)
+        except NotFoundError as missing:
+            try:
+                return await self._get(digest, partial=True)
+            except InvalidError:
+                raise missing from None
 
-    async def get_latest(self, digest: Digest) -> Pack:
+    async def get_latest(self, digest: Digest) -> Pack | SmallPack:
         """The same as it is at this moment, to be asked for where a part of it was met."""
         return await self._get(digest, partial=True, proxy=True)
 
-    async def _get(self, digest: Digest, *, partial: bool, proxy: bool = False) -> Pack:
+    async def _get(self, digest: Digest, *, partial: bool, proxy: bool = False) -> Pack | SmallPack:
         request = GetBlob(
             digest=digest, direct=not proxy, proxy=proxy, space="packs", partial=partial
         )
@@ -106,15 +124,11 @@ class PackTransport:
             single_bytes=max_inline_bytes(self._requester.connection.max_payload),
             most_bytes=PACK_BYTES,
         )
-        pieces: list[memoryview] = []
-        kept: str | None = None
-        async with aclosing(reader.windows()) as windows:
-            async for window in windows:
-                pieces += window.pieces
-                kept = window.head.kept
-        if sum(map(len, pieces)) <= SMALL_BYTES:
-            return _checked(digest, kept, pieces)
-        return await asyncio.to_thread(_checked, digest, kept, pieces)
+        window = await reader.whole()
+        if window.head.length > SMALL_BYTES:
+            return await asyncio.to_thread(_checked, digest, window.head.kept, window.pieces)
+        # A copy: what is received holds a large buffer, and packs wait for their turn.
+        return SmallPack(digest, window.head.kept, b"".join(window.pieces))
 
     async def put(self, digest: Digest, data: bytes) -> bool:
         """Store a pack where it is missing; whether it was.
@@ -162,7 +176,7 @@ class PackTransport:
                 answer.cancel()  # the loop is ending
 
 
-def _checked(digest: Digest, text: str | None, pieces: list[memoryview]) -> Pack:
+def _checked(digest: Digest, text: str | None, pieces: Sequence[bytes | memoryview]) -> Pack:
     """The bytes, if they are the pack's, or what the ``text`` says is kept of it."""
     data = b"".join(pieces)
     kept = None if text is None else KeptBytes.written(text)

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from contextlib import suppress
 from functools import partial
 from itertools import batched
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from holdfast.domain.collection import ClaimState, Standing, standing
 from holdfast.domain.digest import digest_of
@@ -275,11 +275,12 @@ class ObjectChunks:
 
     def deliver(self, info: BlobInfo, position: int, chunks: int, subject: str) -> None:
         """See DirectDelivery."""
-        query = {
-            "batch": chunks,
-            "seq": position,
-            "next_by_subj": chunk_subject(self._bucket, info.generation),
-        }
+        chunk = chunk_subject(self._bucket, info.generation)
+        query: dict[str, Any] = {"seq": position, "next_by_subj": chunk}
+        if chunks > 1:
+            query["batch"] = chunks
+        elif info.chunks == 1 and info.index is None:  # to be found without searching
+            query = {"last_by_subj": chunk}
         self._js.request_batch(self._stream, query, subject)
 
     async def write(self, nuid: str, part: int, data: memoryview) -> Ack:
