@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import pytest
 from hypothesis import settings
 from tests.examples import QUICK
+from tests.ports import free_ports
 
 from holdfast.runtime.embedded import SERVER_VARIABLE, EmbeddedServer
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 settings.load_profile(QUICK)  # and pytest's --hypothesis-profile=thorough the other one
 
+_LONG_SECONDS: Final = 400
 _MARKS_LONG: Final = re.compile(r"\bmark\.long\b|\bat_length\b")
 """In the text of each file that has long tests, as ``test_house.py`` has it."""
 
@@ -32,7 +34,13 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files whose tests need a server come first: with a long one last, other processes idle."""
+    """Long tests may take long, on a busy machine too, and files that need a server come first.
+
+    With a file that takes long at the end, other processes would idle.
+    """
+    for item in items:
+        if item.get_closest_marker("long") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(_LONG_SECONDS))
     with_server = {item.path for item in items if item.get_closest_marker("nats")}
     items.sort(key=lambda item: item.path not in with_server)
 
@@ -86,7 +94,7 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServ
     ) -> EmbeddedServer:
         server = EmbeddedServer.start(
             directory or tmp_path_factory.mktemp("own-nats-server"),
-            port=port,
+            port=port or free_ports(1)[0],
             sync_interval=sync_interval,
             extra_configuration=extra_configuration,
         )

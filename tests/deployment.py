@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 START_SECONDS = 60.0
 STOP_SECONDS = 45.0
+SILENT_SECONDS = 1.0
+"""When no answer came for so long, all have answered."""
 _TELLING_SECONDS = 3.0
 
 
@@ -111,16 +113,18 @@ class Deployment:
         await client.connect(self.servers)
         try:
             async with asyncio.timeout(START_SECONDS):
-                while missing := nodes - set(await self.ids(client, nodes)):
+                while missing := nodes - set(await self.ids(client, nodes, 0.25)):
                     for node in missing:
                         assert self.workers[node].poll() is None, f"worker {node} ended"
         finally:
             await client.close()
 
-    async def ids(self, client: NatsClient, wanted: Collection[str] = ()) -> dict[str, str]:
+    async def ids(
+        self, client: NatsClient, wanted: Collection[str] = (), seconds: float = SILENT_SECONDS
+    ) -> dict[str, str]:
         """The instance ids of the workers that answer, by node; no more once all ``wanted`` did."""
         found: dict[str, str] = {}
-        async with aclosing(answers_of_all(client, "$SRV.INFO.holdfast")) as answers:
+        async with aclosing(answers_of_all(client, "$SRV.INFO.holdfast", seconds)) as answers:
             async for info in answers:
                 if info["endpoints"][0]["subject"].startswith(f"{self.prefix}."):
                     found[info["metadata"]["node"]] = info["id"]
@@ -174,7 +178,9 @@ def deployed(
 
 
 class Asker:
-    """Raw requests, as any client of any language would send them."""
+    """Raw requests, as any client of any language would send them, each waited for ``seconds``."""
+
+    seconds = 30.0
 
     def __init__(self, deployment: Deployment, client: NatsClient) -> None:
         self.deployment = deployment
@@ -190,7 +196,7 @@ class Asker:
         """One request to a full subject."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        return await self.client.request(subject, data, timeout=30, headers=named or None)
+        return await self.client.request(subject, data, self.seconds, headers=named or None)
 
     async def json(
         self, operation: str, body: bytes | dict[str, Any] = b"", **headers: str
@@ -243,7 +249,7 @@ def code_of(message: Msg) -> str:
 
 
 async def answers_of_all(
-    client: NatsClient, subject: str, seconds: float = 0.25
+    client: NatsClient, subject: str, seconds: float
 ) -> AsyncGenerator[dict[str, Any]]:
     """The answers to one request, until none has come for ``seconds``."""
     inbox = client.new_inbox()
@@ -260,6 +266,6 @@ async def answers_of_all(
         await subscription.unsubscribe()
 
 
-async def ask_all(client: NatsClient, subject: str, seconds: float = 0.25) -> list[dict[str, Any]]:
-    """Every answer to one request, until none has come for ``seconds``."""
-    return [answer async for answer in answers_of_all(client, subject, seconds)]
+async def ask_all(client: NatsClient, subject: str) -> list[dict[str, Any]]:
+    """Every answer to one request."""
+    return [answer async for answer in answers_of_all(client, subject, SILENT_SECONDS)]

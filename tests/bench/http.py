@@ -33,9 +33,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 from tests.bench.cpu_per_request import seconds_of
 from tests.bench.large import write_random
-from tests.deploy.shipped import free_ports
 from tests.deployment import deployed
 from tests.gateway.conftest import gateway_process
+from tests.ports import free_ports
 
 from holdfast.cli.bench import parse_size
 from holdfast.client import connect

@@ -12,6 +12,7 @@ import asyncio
 import tempfile
 from pathlib import Path
 
+import uvloop
 from rich.console import Console
 from tests.deployment import Deployment
 from tests.nats.clusters import Cluster
@@ -44,7 +45,10 @@ def main() -> None:
             place = BenchPlace(
                 url=deployment.url, sync="always", prefix=deployment.prefix, replicas=REPLICAS
             )
-            figures = asyncio.run(measure_appends(place, chosen.rounds, chosen.commands, say))
+            figures = asyncio.run(
+                measure_appends(place, chosen.rounds, chosen.commands, say),
+                loop_factory=uvloop.new_event_loop,
+            )
             report.figures.extend(figures)
     write_report(Console(), report, judge(report, PROMISES_OF_THREE), json=False)
 

@@ -56,7 +56,7 @@ def test_every_client_that_is_installed_is_measured_beside_ours() -> None:
 def run(*command: str) -> Report:
     """The report of a whole run, in a process of its own."""
     ended = subprocess.run(
-        [sys.executable, "-m", *command], capture_output=True, text=True, timeout=110, check=False
+        [sys.executable, "-m", *command], capture_output=True, text=True, timeout=300, check=False
     )
     assert ended.returncode == 0, ended.stderr
     return msgspec.json.decode(ended.stdout, type=Report)

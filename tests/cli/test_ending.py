@@ -8,11 +8,11 @@ import sys
 
 import pytest
 
-from holdfast.cli import exit_codes
+from holdfast.cli.base import exit_codes
 
 _BEGINNING = """
 import asyncio, signal, sys, threading, time, uvloop
-from holdfast.cli import ending, main
+from holdfast.cli.base import ending
 
 ending.END_SECONDS = float(sys.argv[1])
 ending.take_signals(is_serving=True)
@@ -42,6 +42,26 @@ def program(text: str, end_seconds: str) -> subprocess.Popen[bytes]:
 def test_its_status_is_that_of_its_work_though_a_thread_goes_on(loop: str) -> None:
     with program(f"run({loop}, ending.ending_soon(hang()))", AT_ONCE) as process:
         assert process.wait(60) == 3
+
+
+def test_a_second_signal_while_it_ends_changes_nothing_of_its_status() -> None:
+    text = """
+async def serve():
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    print("ready", flush=True)
+    await stop.wait()
+    return await hang()
+
+run(uvloop.new_event_loop, ending.ending_soon(serve()))
+"""
+    with program(text, NEVER) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        while process.poll() is None:
+            process.terminate()
+
+        assert process.returncode == 3
 
 
 @pytest.mark.parametrize(

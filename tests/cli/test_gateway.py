@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 from tests.cli.conftest import wait_until
-from tests.deploy.shipped import free_ports
 from tests.deployment import deployed
 from tests.gateway.console.visitor import Visitor
+from tests.ports import free_ports
 
 from holdfast.cli import main
 from holdfast.cli.base import exit_codes

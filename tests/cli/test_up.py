@@ -13,7 +13,7 @@ import httpx
 import psutil
 import pytest
 from tests.cli.conftest import wait_until
-from tests.deploy.shipped import free_ports
+from tests.ports import free_ports
 
 from holdfast.cli.base import exit_codes
 from holdfast.client import connect_sync

@@ -9,10 +9,8 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
-import random
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from dataclasses import dataclass
@@ -20,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from tests.cluster.links import Links
+from tests.ports import free_ports
 from tests.processes import stop
 
 from holdfast.runtime.child import dies_with_this_process
@@ -37,7 +36,6 @@ _POLL_SECONDS: Final = 0.1
 _MONITOR_SECONDS: Final = 2.0
 _HOST: Final = "127.0.0.1"
 _DEAD_PORT: Final = 1
-_NOT_EPHEMERAL: Final = range(12_000, 32_000)
 
 _CONFIGURATION: Final = """\
 server_name: {name}
@@ -230,8 +228,15 @@ class Cluster:
         self.links.close()
 
     def cut_power(self) -> None:
-        """All disks at once, then all servers; the disks are back afterwards, and no server is."""
+        """All servers and disks at once; the disks are back afterwards, and no server is.
+
+        Servers are stopped in their tracks first: one that went on without its disk would say that
+        a message is not there which it cannot read.
+        """
         assert self.disk is not None
+        for server in self.servers.values():
+            if server.is_running:
+                server.pause()
         self.disk.cut()
         for server in self.servers.values():
             server.kill()
@@ -396,22 +401,3 @@ class _State:
             if not replica["current"] or replica.get("offline", False):
                 return f"{stream} is not current on {replica['name']}"
         return None
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody uses, and that no outgoing connection gets by chance.
-
-    Among those that do, a client that keeps trying to reach a dead server may in the end be
-    connected to itself.
-    """
-    found: list[int] = []
-    while len(found) < count:
-        port = random.SystemRandom().choice(_NOT_EPHEMERAL)
-        with socket.socket() as attempt:
-            try:
-                attempt.bind((_HOST, port))
-            except OSError:
-                continue
-        if port not in found:
-            found.append(port)
-    return found

@@ -6,7 +6,6 @@ import http.client
 import json
 import os
 import re
-import socket
 import subprocess
 import time
 from contextlib import contextmanager
@@ -143,12 +142,3 @@ def _wait_healthy(server: ShippedServer) -> None:
     while server.monitor("/healthz").get("status") != "ok":
         assert time.monotonic() < deadline, server.monitor("/healthz")
         time.sleep(0.02)
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 that nobody listens on."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports

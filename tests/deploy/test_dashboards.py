@@ -13,9 +13,10 @@ import promql_parser
 import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
-from tests.deploy.shipped import DEPLOY, free_ports
+from tests.deploy.shipped import DEPLOY
 from tests.deployment import deployed
 from tests.gateway.conftest import serving
+from tests.ports import free_ports
 
 from holdfast.protocol.table import OPERATIONS
 

@@ -11,13 +11,13 @@ import pytest
 from tests.deploy.shipped import (
     CONFIGURATIONS,
     PASSWORDS,
-    free_ports,
     options,
     read_environment_file,
     server_environment,
     shipped_server,
 )
 from tests.nats.tools import connected, until
+from tests.ports import free_ports
 
 from holdfast.bootstrap.admin import init_store
 from holdfast.runtime.embedded import find_nats_server

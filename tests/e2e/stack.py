@@ -12,7 +12,8 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from nats.aio.client import Client as NatsClient
-from tests.deploy.shipped import PASSWORDS, ROOT, free_ports, options
+from tests.deploy.shipped import PASSWORDS, ROOT, options
+from tests.ports import free_ports
 
 from holdfast.client import Client, connect
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import urllib.request
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ import pytest
 from nats.aio.client import Client
 from tests.contracts.blob_store import some_bytes
 from tests.deployment import Asker, Deployment, code_of, deployed
+from tests.ports import free_ports
 
 from holdfast.client import connect, connect_sync
 from holdfast.domain.digest import digest_of
@@ -113,8 +113,7 @@ async def test_a_server_with_small_messages_gets_small_parts(start_server: Start
 
 
 def test_metrics_are_served_where_a_port_is_given(nats_url: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    (port,) = free_ports(1)
     with deployed(nats_url, "one", metrics_port=str(port)) as deployment:
         check_round_trip(deployment)
 

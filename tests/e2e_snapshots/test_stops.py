@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import subprocess
+import signal
 import time
-from contextlib import suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -22,21 +22,20 @@ from tests.cluster.servers import Cluster
 from tests.deployment import Deployment
 from tests.e2e_snapshots.collector_load import Load
 from tests.e2e_snapshots.site import RefusedError, Site
+from tests.processes import stop
 
 import holdfast
 from holdfast.errors import HoldfastError
+from holdfast.runtime.embedded import EmbeddedServer
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
-
-    from tests.forked import Forked
-
-    from holdfast.runtime.embedded import EmbeddedServer
 
 _ROUNDS: Final = int(os.environ.get("STOPS", "1"))
 _SEED: Final = int(os.environ.get("SEED", "1"))
-_NODES: Final = ("n0", "n1", "n2") if "STOPS" in os.environ else ("n0", "n1")
+_NODES: Final = ("n0", "n1", "n2") if "STOPS" in os.environ else ("n0",)
 _DRAIN_SECONDS: Final = (0.1, 1.0, 4.0)
 _SETTINGS: Final = {
     "snapshot_lease_seconds": "1",
@@ -46,7 +45,6 @@ _SETTINGS: Final = {
 }
 _REQUEST_SECONDS: Final = 2.0
 _WORK_SECONDS: Final = 2.0
-_STOP_SECONDS: Final = 40.0
 
 pytestmark = [pytest.mark.nats, pytest.mark.timeout(180 + 60 * _ROUNDS)]
 at_length: Final = pytest.mark.skipif("STOPS" not in os.environ, reason="for `make stops`")
@@ -78,6 +76,17 @@ def three_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployme
         yield deployment
 
 
+@pytest.fixture
+def frozen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[EmbeddedServer, Deployment]]:
+    """The same with a server of its own, to be paused."""
+    directory = tmp_path_factory.mktemp("frozen")
+    with (
+        EmbeddedServer.start(directory, sync_interval="2m") as server,
+        Deployment(server.url, grace_seconds=1) as deployment,
+    ):
+        yield server, deployment
+
+
 @pytest.mark.long
 async def test_a_worker_that_is_told_to_stop_ends_by_itself_whatever_is_under_way(
     one_server: Deployment, apps: Path
@@ -90,6 +99,23 @@ async def test_so_it_does_where_there_are_three_servers(
     three_servers: Deployment, apps: Path
 ) -> None:
     await check_stops(three_servers, apps)
+
+
+@at_length
+async def test_so_it_does_where_its_server_does_not_answer(
+    frozen: tuple[EmbeddedServer, Deployment], apps: Path
+) -> None:
+    server, deployment = frozen
+
+    @contextmanager
+    def paused() -> Iterator[None]:
+        stop(server.pid)
+        try:
+            yield
+        finally:
+            os.kill(server.pid, signal.SIGCONT)
+
+    await check_stops(deployment, apps, paused)
 
 
 class Callers(Load):
@@ -138,8 +164,12 @@ class Callers(Load):
         return self.chance.choice(keys) if keys else ""
 
 
-async def check_stops(deployment: Deployment, apps: Path) -> None:
-    """Workers are started and stopped, beside callers."""
+async def check_stops(
+    deployment: Deployment,
+    apps: Path,
+    trouble: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> None:
+    """Workers are started, and stopped in ``trouble``, beside callers."""
     chance = random.Random(_SEED)  # noqa: S311
     nats = NatsClient()
     await nats.connect(deployment.servers)
@@ -153,8 +183,9 @@ async def check_stops(deployment: Deployment, apps: Path) -> None:
             for number in range(_ROUNDS):
                 await asyncio.to_thread(start, deployment, apps, chance)
                 await asyncio.sleep(chance.random() * _WORK_SECONDS)
-                for stopping in stop_some(deployment, chance):
-                    print(f"round {number}: {await stopping}")  # noqa: T201
+                with trouble():
+                    for stopping in stop_some(deployment, chance):
+                        print(f"round {number}: {await stopping}")  # noqa: T201
             for task in running:
                 task.cancel()
             ends = await asyncio.gather(*running, return_exceptions=True)
@@ -177,22 +208,12 @@ def start(deployment: Deployment, apps: Path, chance: random.Random) -> None:
 
 def stop_some(deployment: Deployment, chance: random.Random) -> list[asyncio.Task[str]]:
     """Tell one worker or more to stop; how each of them ends."""
-    stopping = []
-    for node in chance.sample(_NODES, chance.randrange(1, len(_NODES) + 1)):
-        worker = deployment.workers.pop(node)
-        worker.terminate()
-        stopping.append(asyncio.create_task(asyncio.to_thread(ended, node, worker)))
-    return stopping
+    nodes = chance.sample(_NODES, chance.randrange(1, len(_NODES) + 1))
+    return [asyncio.create_task(asyncio.to_thread(stopped, deployment, node)) for node in nodes]
 
 
-def ended(node: str, worker: Forked) -> str:
-    """How it ended, which it has to by itself."""
+def stopped(deployment: Deployment, node: str) -> str:
+    """How it ended, which it has to by itself. Raises AssertionError where it does not."""
     began = time.monotonic()
-    try:
-        status = worker.wait(_STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        worker.kill()
-        worker.wait()
-        raise
-    assert status == 0
+    assert deployment.stop(node) == 0
     return f"{node} stopped in {time.monotonic() - began:.1f} s"

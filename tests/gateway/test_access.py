@@ -20,9 +20,9 @@ from botocore.credentials import Credentials
 from botocore.session import get_session
 from starlette.requests import ClientDisconnect
 from tests.client.test_client import digest_of
-from tests.deploy.shipped import free_ports
 from tests.deployment import Deployment
 from tests.gateway.conftest import serving
+from tests.ports import free_ports
 
 from holdfast.cli import main
 from holdfast.client import connect, connect_sync

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import httpx
 import pytest
-from tests.deploy.shipped import free_ports
 from tests.deployment import Deployment
 from tests.docs.tables import ROOT
 from tests.gateway.conftest import serving
 from tests.gateway.test_snapshots import ended
+from tests.ports import free_ports
 
 from holdfast.cli import main
 from holdfast.client import connect_sync

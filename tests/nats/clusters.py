@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import http.client
 import signal
-import socket
 import subprocess
 import time
 from typing import TYPE_CHECKING, Final, Self
+
+from tests.ports import free_ports
 
 from holdfast.runtime.child import dies_with_this_process
 from holdfast.runtime.embedded import find_nats_server
@@ -54,7 +55,7 @@ class Cluster:
         extra: Mapping[str, str] | None = None,
     ) -> None:
         self.names = tuple(names)
-        ports = _free_ports(3 * len(names))
+        ports = free_ports(3 * len(names))
         self._ports = dict(zip(names, ports[::3], strict=True))
         self._monitors = dict(zip(names, ports[1::3], strict=True))
         self._routes = dict(zip(names, ports[2::3], strict=True))
@@ -151,15 +152,6 @@ class Cluster:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-
-
-def _free_ports(count: int) -> list[int]:
-    """Ports that nobody has, all different."""
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
 
 
 def _is_healthy(port: int) -> bool:

@@ -51,12 +51,12 @@ async def test_the_requests_grow_with_the_batches_of_records_alone(
 async def test_of_a_bucket_with_many_others_each_copy_is_counted(
     bucket: Bucket, nats_url: str
 ) -> None:
-    digests = await stored(bucket, 50)
+    digests = await stored(bucket, 80)
 
     assert await missing_and_requests(bucket, digests[:2], nats_url) == ([], 2 + 2)
 
 
-@pytest.mark.parametrize("others", [1, 50])
+@pytest.mark.parametrize("others", [1, 80])
 async def test_a_copy_that_lost_its_chunk_is_missing_where_it_is_counted(
     bucket: Bucket, others: int
 ) -> None:

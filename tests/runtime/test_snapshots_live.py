@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from holdfast.runtime.embedded import EmbeddedServer
 
 BIG = bytes(range(256)) * 4 * 1024 * 9  # 9 MiB
-LEASE_SECONDS = 1.5
+LEASE_SECONDS = 60.0
+SHORT_LEASE_SECONDS = 1.5
 
 
 class Nodes:
@@ -39,20 +40,23 @@ class Nodes:
             (self.apps[node] / app / "node").write_text(node)
             (self.apps[node] / app / "big").write_bytes(BIG)
 
-    def start(self) -> None:
+    def start(self, lease_seconds: float) -> None:
         """Start the workers."""
-        lease = str(LEASE_SECONDS)
+        lease = str(lease_seconds)
         for node, apps in self.apps.items():
-            self.deployment.start(node, apps=str(apps), snapshot_lease_seconds=lease)
+            self.deployment.spawn(node, apps=str(apps), snapshot_lease_seconds=lease)
         self.deployment.start("bare", snapshot_lease_seconds=lease)
+        asyncio.run(self.deployment.wait_serving({*self.apps}))
 
 
 @pytest.fixture
-def nodes(nats_server: EmbeddedServer, tmp_path: Path) -> Iterator[Nodes]:
-    """Three workers that serve."""
+def nodes(
+    nats_server: EmbeddedServer, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[Nodes]:
+    """Three workers that serve. Its parameter is the lease of snapshots: a minute by default."""
     with Deployment(nats_server.url) as deployment:
         nodes = Nodes(deployment, tmp_path)
-        nodes.start()
+        nodes.start(getattr(request, "param", LEASE_SECONDS))
         yield nodes
 
 
@@ -127,8 +131,10 @@ async def test_an_app_is_archived_and_restored_where_it_is_whoever_takes_the_req
 @pytest.mark.nats
 @pytest.mark.slow
 @pytest.mark.fault("S01")
+@pytest.mark.parametrize("nodes", [SHORT_LEASE_SECONDS], indirect=True)
 async def test_what_a_killed_worker_was_making_is_given_up_by_the_others(nodes: Nodes) -> None:
     async with asking(nodes) as ask:
+        ask.seconds = 5
         record = await ask.json("snapshot.begin", {"app": "shop"})
         for number in range(3000):
             (nodes.apps["east"] / "shop" / f"f{number}").write_bytes(b"%d" % number)

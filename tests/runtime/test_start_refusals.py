@@ -90,28 +90,33 @@ def config_of(url: str, **settings: str) -> Config:
     return load_config(environ=environ | {"NATS_URL": url}).config
 
 
-async def streams(url: str) -> dict[str, Any]:
-    """The settings and contents of every stream, by name."""
+async def streams(url: str, prefix: str) -> dict[str, Any]:
+    """Every stream by name, with settings and contents where ``prefix`` is in it.
+
+    Workers that other tests share may serve beside this, with a prefix of their own.
+    """
     client = await nats.connect(url)
     try:
         answer = json.loads((await client.request("$JS.API.STREAM.LIST", timeout=30)).data)
     finally:
         await client.close()
     return {
-        stream["config"]["name"]: (stream["config"], stream["state"]["messages"])
+        name: (stream["config"], stream["state"]["messages"]) if prefix in name else None
         for stream in answer["streams"] or []
+        for name in [stream["config"]["name"]]
     }
 
 
 async def check_refused(url: str, sentence: str, **settings: str) -> None:
     """The sentence, the status of its code, and every stream as it was before."""
-    before = await streams(url)
+    prefix = settings.get("prefix", "")
+    before = await streams(url, prefix)
 
     found = await refusal_here(url, **settings)
 
     assert sentence in found.detail
     assert (found.status, found.code) == (exit_codes.UNAVAILABLE, "unavailable")
-    assert await streams(url) == before
+    assert await streams(url, prefix) == before
 
 
 @pytest.mark.fault("N06")

@@ -87,12 +87,12 @@ async def test_buckets_of_an_older_version_are_completed_by_an_upgrade(nats_url:
 @pytest.mark.nats
 async def test_buckets_that_are_not_there_are_not_made_by_an_upgrade(nats_url: str) -> None:
     config = config_of(nats_url, prefix="absent")
-    before = await streams(nats_url)
+    before = await streams(nats_url, config.prefix)
 
     with pytest.raises(UnavailableError, match="holdfast admin init"):
         await upgrade_store(config, wait_seconds=0)
 
-    assert await streams(nats_url) == before
+    assert await streams(nats_url, config.prefix) == before
 
 
 @pytest.mark.nats
@@ -100,12 +100,12 @@ async def test_another_deployments_records_are_refused_before_anything_is_made(
     nats_url: str,
 ) -> None:
     await init_store(config_of(nats_url, prefix="theirs"))
-    before = await streams(nats_url)
+    before = await streams(nats_url, "theirs")
 
     with pytest.raises(UnavailableError, match="belong to the buckets theirs_blobs"):
         await upgrade_store(config_of(nats_url, prefix="theirs", store="nats://media"))
 
-    assert await streams(nats_url) == before
+    assert await streams(nats_url, "theirs") == before
 
 
 async def test_a_disk_store_of_an_older_version_is_completed_by_an_upgrade(tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ async def test_collection_begins_a_grace_time_after_the_last_older_worker_has_go
             msgspec.json.decode(record.value, type=Deployment), format=OLD_FORMAT
         )
         await stores.records.put(KEY, msgspec.json.encode(old), expected=record.revision)
-        older = await answer_as_older(nats_url, config.prefix)
+        older = await answer_as_older(nats_url, "theirs")
 
         said = await upgrade_store(config)
         assert "collection stays off, for older workers answer (old)" in said[-1]

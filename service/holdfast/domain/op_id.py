@@ -11,12 +11,17 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from functools import lru_cache
 from typing import Final
 
 from holdfast.errors import ConflictError
 
 _REQUEST_CHARS: Final = 32
 """128 bits: nobody who may choose both requests gains anything by a pair that looks alike."""
+
+
+_SPLIT: Final = 1024
+"""As many as are under way at once: each is asked of several times."""
 
 
 def bind_op_id(op_id: str, subject: str, request: bytes) -> str:
@@ -30,6 +35,7 @@ def join_op_id(op_id: str, request: str) -> str:
     return f"{op_id} {request}" if request else op_id
 
 
+@lru_cache(maxsize=_SPLIT)
 def split_op_id(kept: str) -> tuple[str, str]:
     """The caller's id, and the digest of the request: empty where none was kept."""
     op_id, _, request = kept.partition(" ")

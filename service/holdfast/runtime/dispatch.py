@@ -65,6 +65,11 @@ class Answer(msgspec.Struct, frozen=True):
     node: str | None = None
     is_sent: bool = False
 
+    @property
+    def has_more(self) -> bool:
+        """Whether one message is not all of it."""
+        return not (self.deliver is None and self.pieces is None and self.messages is None)
+
 
 class Dispatcher:
     """Answers requests; knows the time."""

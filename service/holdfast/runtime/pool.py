@@ -24,7 +24,8 @@ LONGEST_BACKOFF_SECONDS: Final = 30.0
 STEADY_SECONDS: Final = 60.0
 """A worker that has run so long is restarted at once, as if it had never died."""
 
-KILL_GRACE_SECONDS: Final = 5.0
+KILL_GRACE_SECONDS: Final = 20.0
+"""After the drain what is left is answered, archives end, and a thread may hang."""
 
 
 class WorkerPool:

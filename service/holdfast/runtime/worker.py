@@ -258,7 +258,11 @@ class Worker:
             if answer.node is not None:
                 self._forward(endpoint, answer.node, message.reply, answer)
             else:
-                await self._send(message.reply, answer)
+                if not answer.is_sent:
+                    body = memoryview(answer.body)
+                    self._connection.send(message.reply, body, headers=answer.headers)
+                if answer.has_more:
+                    await self._send_more(message.reply, answer)
         except HoldfastError as failure:
             # The head of a window may be out already: a failure after it ends the window.
             self._send_failure(message, failure)
@@ -281,9 +285,8 @@ class Worker:
             headers[TRACEPARENT] = str(step)
         self._connection.send(subject, body, reply=reply, headers=headers)
 
-    async def _send(self, reply: str, answer: Answer) -> None:
-        if not answer.is_sent:
-            self._connection.send(reply, memoryview(answer.body), headers=answer.headers)
+    async def _send_more(self, reply: str, answer: Answer) -> None:
+        """Send what belongs to the answer beside its first message."""
         if answer.deliver is not None:
             await answer.deliver(reply)
         if answer.pieces is not None:

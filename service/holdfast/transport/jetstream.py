@@ -182,14 +182,15 @@ class JetStream(DirectReads):
     async def purge(self, stream: str, subject: str, *, up_to: int | None = None) -> None:
         """Remove the messages on ``subject``, all or those up to and with sequence ``up_to``.
 
-        Raises UnavailableError, OutcomeUnknownError.
+        Raises UnavailableError, OutcomeUnknownError: also where nobody knows a leader, for one may
+        have taken it.
         """
         query: dict[str, Any] = {"filter": subject}
         if up_to is not None:
             query["seq"] = up_to + 1
         body = msgspec.json.encode(query)
         try:
-            message = await self._request(f"{self._api}.STREAM.PURGE.{stream}", body, None)
+            message = await self._request(f"{self._purges}{stream}", body, None)
         except TimeoutError as error:
             msg = "the store did not say whether it removed the data"
             raise OutcomeUnknownError(msg) from error

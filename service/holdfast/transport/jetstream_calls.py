@@ -59,6 +59,7 @@ class JetStreamCalls:
         self.connection = connection
         self._inbox = inbox
         self._api = f"$JS.{domain}.API" if domain else "$JS.API"
+        self._purges = f"{self._api}.STREAM.PURGE."
         self._patience_seconds = patience_seconds
 
     async def api(self, verb: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -102,12 +103,17 @@ class JetStreamCalls:
     async def _request(
         self, subject: str, data: bytes | memoryview, headers: Mapping[str, str] | None
     ) -> Message:
+        # Each server of a stream may say that it knows no leader, and the leader take the purge.
+        is_for_leader = subject.startswith(self._purges)
         with self._asking():
             message = await self._inbox.request(
-                subject, data, headers=headers, timeout_seconds=attempt_seconds()
+                subject,
+                data,
+                headers=headers,
+                timeout_seconds=attempt_seconds(),
+                passing_over=_says_not_now if is_for_leader else None,
             )
-            # Stored messages have headers, and may look like anything; answers have none.
-            if SEQUENCE not in message.headers and is_not_now(message.data):
+            if _says_not_now(message):
                 raise NotNowError(NOBODY)
         return message
 
@@ -199,6 +205,11 @@ class Tries:
 def attempt_seconds() -> float:
     """Seconds for one attempt; not above 0 when the request that it serves is overdue."""
     return seconds_left(ATTEMPT_SECONDS)
+
+
+def _says_not_now(message: Message) -> bool:
+    """Stored messages have headers, and may look like anything; answers have none."""
+    return SEQUENCE not in message.headers and is_not_now(message.data)
 
 
 def is_not_now(answer: bytes | memoryview) -> bool:

@@ -7,10 +7,10 @@ import secrets
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
-from tests.deploy.shipped import free_ports
 from tests.deployment import Deployment
 from tests.gateway.conftest import serving
 from tests.gateway.console.visitor import Visitor
+from tests.ports import free_ports
 
 from holdfast.cli import main
 from holdfast.client import connect_sync

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import httpx
 import pytest
-from tests.deploy.shipped import free_ports
 from tests.deployment import Deployment
 from tests.gateway.conftest import serving
 from tests.gateway.console.visitor import Page, PageForm, Visitor
+from tests.ports import free_ports
 
 from holdfast.cli import main
 

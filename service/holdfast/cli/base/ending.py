@@ -8,6 +8,7 @@ might wait itself.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from typing import TYPE_CHECKING, Final
@@ -53,7 +54,7 @@ def end_soon(status: int, *, seconds: float | None = None) -> None:
 
     Said again it is anew. Does nothing unless ``take_signals`` was called: it is not our process.
     """
-    if isinstance(signal.getsignal(signal.SIGALRM), _Overdue):
+    if _is_ours():
         signal.signal(signal.SIGALRM, _Overdue(status))
         signal.setitimer(signal.ITIMER_REAL, END_SECONDS if seconds is None else seconds)
 
@@ -66,8 +67,7 @@ def stop_once(stop: Callable[[], object], status: int) -> None:
     """
 
     def stop_now(*_: object) -> None:
-        for number in _STOPPING:
-            signal.signal(number, _Overdue(status))
+        _end_at_once_next(status)
         end_soon(status)
         stop()
 
@@ -76,7 +76,10 @@ def stop_once(stop: Callable[[], object], status: int) -> None:
 
 
 async def ending_soon(work: Coroutine[Any, Any, int]) -> int:
-    """The status that ``work`` gives; the process ends soon once it has come to an end."""
+    """The status that ``work`` gives; the process ends soon once it has come to an end.
+
+    At once if it is told to stop then: what the event loop does at a signal is over.
+    """
     status = exit_codes.FAILURE
     try:
         status = await work
@@ -84,12 +87,24 @@ async def ending_soon(work: Coroutine[Any, Any, int]) -> int:
         status = exit_code_of(error)
         raise
     finally:
+        if _is_ours():
+            for number in _STOPPING:
+                asyncio.get_running_loop().remove_signal_handler(number)
+            _end_at_once_next(status)
         end_soon(status)
     return status
 
 
-def _interrupt(*_: object) -> Never:
+def _is_ours() -> bool:
+    return isinstance(signal.getsignal(signal.SIGALRM), _Overdue)
+
+
+def _end_at_once_next(status: int) -> None:
     for number in _STOPPING:
-        signal.signal(number, _Overdue(exit_codes.INTERRUPTED))
+        signal.signal(number, _Overdue(status))
+
+
+def _interrupt(*_: object) -> Never:
+    _end_at_once_next(exit_codes.INTERRUPTED)
     end_soon(exit_codes.INTERRUPTED)
     raise KeyboardInterrupt

@@ -6,11 +6,13 @@ repository's ``tests/bench`` compares with other clients and backup tools.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
+import uvloop
 from cyclopts import App, Parameter
 from rich.console import Console
 
@@ -141,7 +143,7 @@ async def snapshot(
 
 
 @app.command
-async def state(
+def state(
     *,
     rounds: int = 5,
     commands: int = 4000,
@@ -155,7 +157,8 @@ async def state(
     """Append commands to states and load them, beside bare publishes and a blob of as many bytes.
 
     Starts a server and workers of its own, in a directory of its own, and removes everything
-    afterwards. The status is 0 however fast or slow this machine is.
+    afterwards. Like workers and gateways, all who append or publish run on uvloop. The status is 0
+    however fast or slow this machine is.
 
     Parameters
     ----------
@@ -177,7 +180,8 @@ async def state(
         workers=at_least("--workers", workers, 1),
         directory=directory,
     )
-    await _tell(partial(run_state_bench, run), STATE_PROMISES, json=json)
+    telling = _tell(partial(run_state_bench, run), STATE_PROMISES, json=json)
+    asyncio.run(telling, loop_factory=uvloop.new_event_loop)
 
 
 async def _tell(bench: Bench, promises: Iterable[Promise], *, json: bool) -> None:

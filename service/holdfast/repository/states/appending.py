@@ -240,8 +240,11 @@ class _Log:
         """The number of known Op-Ids."""
         return len(self._tail.ops) if self._tail is not None else 0
 
-    async def add(self, member: _Member) -> AppendedRun:
-        """Have ``member`` appended with what else comes; or share the answer of its first try."""
+    def add(self, member: _Member) -> asyncio.Future[AppendedRun]:
+        """Have ``member`` appended with what else comes; or share the answer of its first try.
+
+        Raises ConflictError.
+        """
         waiter: asyncio.Future[AppendedRun] = asyncio.get_running_loop().create_future()
         first = self._first_try(member.op_id)
         if first is not None:
@@ -253,7 +256,7 @@ class _Log:
             if member.op_id is not None:
                 self._by_op_id[split_op_id(member.op_id)[0]] = member
             self._gathering.schedule()
-        return await waiter
+        return waiter
 
     def _first_try(self, op_id: str | None) -> _Member | None:
         """A request of the same Op-Id that is not answered yet. Raises ConflictError."""

@@ -44,7 +44,7 @@ _MOVED: Final = 64
 _PLACES: Final = 256
 _LOOKS: Final = 8
 _COUNTED_AT_ONCE: Final = 64
-_SUBJECTS_FOR_EACH: Final = 32
+_SUBJECTS_FOR_EACH: Final = 64
 """A bucket has so many for each copy that is asked for, or its chunks are not all listed: half of
 them are chunks, of 40 bytes each in the answer."""
 
