@@ -44,26 +44,6 @@ def test_its_status_is_that_of_its_work_though_a_thread_goes_on(loop: str) -> No
         assert process.wait(60) == 3
 
 
-def test_a_second_signal_while_it_ends_changes_nothing_of_its_status() -> None:
-    text = """
-async def serve():
-    stop = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    print("ready", flush=True)
-    await stop.wait()
-    return await hang()
-
-run(uvloop.new_event_loop, ending.ending_soon(serve()))
-"""
-    with program(text, NEVER) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        while process.poll() is None:
-            process.terminate()
-
-        assert process.returncode == 3
-
-
 @pytest.mark.parametrize(
     ("end_seconds", "signals"), [(AT_ONCE, [signal.SIGTERM]), (NEVER, [signal.SIGINT] * 2)]
 )
