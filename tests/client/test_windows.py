@@ -14,12 +14,15 @@ import pytest
 from tests.contracts.blob_store import some_bytes
 from tests.deployment import Asker, Deployment, deployed
 
+from holdfast.archive.bridge import checked
 from holdfast.client import Client, connect
 from holdfast.client.bare import BareReads
 from holdfast.client.requests import BYTES_AT_ONCE, Way
+from holdfast.client.snapshots.packs import PackTransport
 from holdfast.domain.digest import digest_of
 from holdfast.domain.limits import PART_BYTES, max_inline_bytes
 from holdfast.errors import CorruptError, UnavailableError
+from holdfast.form.packing import PACK_BYTES
 from holdfast.protocol import codec
 from holdfast.protocol.blobs import GET_BLOB, BlobHead
 from holdfast.transport import connection as transport
@@ -210,6 +213,9 @@ async def test_a_reader_in_another_account_gets_everything_and_waits_in_vain_onc
         streamed = b"".join([bytes(piece) async for piece in client.stream(digest)])
 
         assert streamed == data
+        packs, pack = PackTransport(client.requester), data[:PACK_BYTES]
+        assert await packs.put(digest_of(pack), pack)
+        assert checked(await packs.get(digest_of(pack))) == pack
         assert client.requester.way is way
 
 
