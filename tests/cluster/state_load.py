@@ -57,6 +57,8 @@ class StateLoad:
         self._ends: dict[str, int] = defaultdict(int)
         self._saved: dict[str, int] = defaultdict(int)
         self._followers: dict[str, asyncio.Task[None]] = {}
+        self._followed: dict[str, int] = defaultdict(int)
+        """Up to there all that is in the log was looked at. Writers note what is theirs sooner."""
         self._newest_hlc: str | None = None
         """Of all logs: what is appended next, to whichever, comes after it."""
 
@@ -79,17 +81,17 @@ class StateLoad:
         """Until all that is in each log was seen."""
         for name in sorted(self._followers):
             page = await client.states.page(name, await client.states.first_index(name), limit=1)
-            while self._reached(name) < page.last_index:  # noqa: ASYNC110  (no event tells)
+            while self._looked_at(name) < page.last_index:  # noqa: ASYNC110  (no event tells)
                 await asyncio.sleep(_RETRY_SECONDS)
             self._followers[name].cancel()
             with suppress(asyncio.CancelledError):
                 await self._followers[name]
 
-    def _reached(self, name: str) -> int:
-        """The last command that was seen. Raises what ended its follower."""
+    def _looked_at(self, name: str) -> int:
+        """How far the log was followed. Raises what ended its follower."""
         if self._followers[name].done():
             self._followers[name].result()
-        return max(self.seen[name].commands, default=0)
+        return self._followed[name]
 
     async def _write(self, client: Client, follower: Client, who: str) -> None:
         rng = random.Random(f"{self.seed} {who}")  # noqa: S311  (to be repeatable)
@@ -203,17 +205,15 @@ class StateLoad:
 
     async def _follow(self, client: Client, name: str) -> None:
         """Look at every command, for ever; what is trimmed before it is seen is missed."""
-        log = self.seen[name]
-        index = 1
         while True:
             try:
-                async for one in client.states.follow(name, index):
-                    self._see(name, one, index)
-                    index = one.index + 1
+                async for one in client.states.follow(name, self._followed[name] + 1):
+                    self._see(name, one, self._followed[name] + 1)
+                    self._followed[name] = one.index
             except NotFoundError as error:
                 if error.index is not None:
-                    log.missed |= {*range(index, error.index)}
-                    index = error.index
+                    self.seen[name].missed |= {*range(self._followed[name] + 1, error.index)}
+                    self._followed[name] = error.index - 1
             except (UnavailableError, OutcomeUnknownError):
                 pass
             await asyncio.sleep(_RETRY_SECONDS)
