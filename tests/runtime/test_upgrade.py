@@ -171,7 +171,7 @@ async def test_collection_begins_a_grace_time_after_the_last_older_worker_has_go
             msgspec.json.decode(record.value, type=Deployment), format=OLD_FORMAT
         )
         await stores.records.put(KEY, msgspec.json.encode(old), expected=record.revision)
-        older = await answer_as_older(nats_url, "theirs")
+        older = await answer_as_older(nats_url, config.prefix)
 
         said = await upgrade_store(config)
         assert "collection stays off, for older workers answer (old)" in said[-1]

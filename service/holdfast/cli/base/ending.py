@@ -8,7 +8,6 @@ might wait itself.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 from typing import TYPE_CHECKING, Final
@@ -80,6 +79,8 @@ async def ending_soon(work: Coroutine[Any, Any, int]) -> int:
 
     At once if it is told to stop then: what the event loop does at a signal is over.
     """
+    import asyncio  # noqa: PLC0415 - a version and help need no event loop
+
     status = exit_codes.FAILURE
     try:
         status = await work
