@@ -59,8 +59,6 @@ _FIRST_WAIT_SECONDS: Final = 0.05
 _MAX_WAIT_SECONDS: Final = 2.0
 _LEAST_ATTEMPT_SECONDS: Final = 0.25
 _LEAST_ATTEMPT_SHARE: Final = 0.25
-"""With less than both left, nobody is asked again for a change that was surely not made: the answer
-would come too late, and nobody would know."""
 
 _ATTEMPTS: Final = 64
 _MARGIN: Final = 0.25
@@ -196,6 +194,7 @@ class Requester:
         maybe_applied: bool = False,
         is_new: bool = False,
         first_subject: str | None = None,
+        least_seconds: float | None = None,
     ) -> ReplyT:
         """The reply. Raises what the worker answered; UnavailableError, OutcomeUnknownError.
 
@@ -206,7 +205,9 @@ class Requester:
         ``op_id`` where it was asked for before in another way, and then it is ``maybe_applied``.
         If it ``is_new`` it is not repeated where nobody takes it: raises NotOfferedError.
         ``first_subject`` is where one worker takes it, which is asked first.
+        ``least_seconds`` is that of the whole deadline, where this is the rest of one.
         """
+        seconds = timeout_seconds or self.timeout_seconds
         self.check_usable()
         headers: dict[str, str] = {}
         if operation.request_body is Body.BYTES:
@@ -222,7 +223,8 @@ class Requester:
             operation,
             body,
             headers,
-            timeout_seconds=timeout_seconds or self.timeout_seconds,
+            timeout_seconds=seconds,
+            least_seconds=least_seconds or least_seconds_of(seconds),
             patience_seconds=attempt_seconds or FIRST_ATTEMPT_SECONDS,
             longest_seconds=attempt_seconds or ATTEMPT_SECONDS,
             maybe_applied=maybe_applied,
@@ -248,6 +250,7 @@ class Requester:
                 codec.encode(request),
                 {},
                 timeout_seconds=self.timeout_seconds,
+                least_seconds=0,
                 patience_seconds=ATTEMPT_SECONDS,
                 longest_seconds=BYTES_ATTEMPT_SECONDS,
             )
@@ -262,6 +265,7 @@ class Requester:
         headers: dict[str, str],
         *,
         timeout_seconds: float,
+        least_seconds: float,
         patience_seconds: float,
         longest_seconds: float,
         maybe_applied: bool = False,
@@ -300,13 +304,12 @@ class Requester:
             else:
                 return message
             subject = self.subject(operation)
-            is_unmade = operation.mutates and not maybe_applied
-            least = min(_LEAST_ATTEMPT_SECONDS, timeout_seconds * _LEAST_ATTEMPT_SHARE)
+            least = least_seconds if operation.mutates and not maybe_applied else 0
             left = deadline - loop.time()
             backoff = backoff or Backoff(
                 _FIRST_WAIT_SECONDS, _MAX_WAIT_SECONDS, within_seconds=left
             )
-            if not await self._may_ask_again(backoff, deadline, least if is_unmade else 0):
+            if not await self._may_ask_again(backoff, deadline, least):
                 raise _told(failure, maybe_applied=maybe_applied) from failure.__cause__
 
     async def _may_ask_again(self, backoff: Backoff, deadline: float, least: float) -> bool:
@@ -352,6 +355,14 @@ def _told(failure: HoldfastError, *, maybe_applied: bool) -> HoldfastError:
     if not maybe_applied or isinstance(failure, OutcomeUnknownError):
         return failure
     return OutcomeUnknownError(f"no worker said whether it was done: {failure.detail}")
+
+
+def least_seconds_of(timeout_seconds: float) -> float:
+    """With less left of a deadline, nobody is asked for a change that was surely not made.
+
+    The answer would come too late, and nobody would know.
+    """
+    return min(_LEAST_ATTEMPT_SECONDS, timeout_seconds * _LEAST_ATTEMPT_SHARE)
 
 
 @lru_cache(maxsize=_ATTEMPTS)

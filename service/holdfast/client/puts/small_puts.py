@@ -15,7 +15,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from holdfast.client.requests import NotOfferedError, Requester
+from holdfast.client.requests import NotOfferedError, Requester, least_seconds_of
 from holdfast.deadline import Gathering, Timers
 from holdfast.domain.limits import KIB, MAX_BLOBS_PER_PUT, max_inline_bytes
 from holdfast.errors import (
@@ -58,6 +58,7 @@ NOT_OFFERED_SECONDS: Final = 30.0
 """After which a pool that did not know the verb, or did not let us, is asked again."""
 
 SHORTEST_SECONDS: Final = 0.001
+_NOBODY: Final = "no worker answered in time"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,7 @@ class _Waiting:
         if self.sent:
             self.fail(OutcomeUnknownError("no worker said whether it was done"))
         else:
-            self.fail(UnavailableError("no worker answered in time"))
+            self.fail(UnavailableError(_NOBODY))
 
 
 class SmallPuts:
@@ -130,13 +131,18 @@ class SmallPuts:
             if isinstance(settled, BlobStored):
                 return settled
             async with self._alone_at_once:
+                left = until - self._now()
+                least = least_seconds_of(self._requester.timeout_seconds)
+                if not settled.maybe_applied and left < least:
+                    raise UnavailableError(_NOBODY)
                 return await self._requester.ask(
                     PUT_BLOB,
                     request,
                     data,
-                    timeout_seconds=max(until - self._now(), SHORTEST_SECONDS),
+                    timeout_seconds=max(left, SHORTEST_SECONDS),
                     op_id=settled.op_id,
                     maybe_applied=settled.maybe_applied,
+                    least_seconds=least,
                 )
         finally:
             self._under_way -= 1
