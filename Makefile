@@ -87,8 +87,9 @@ run: setup
 	@$(BIN)/holdfast up --demo $(FILES)
 
 # Everything but what only repeats at length: `make test-long`, and most examples of the property
-# tests: PROFILE=thorough tries four times as many. With COVERAGE=1, as `make check` runs it, what the
-# long tests covered counts too, and the floor that pyproject.toml sets holds.
+# tests: PROFILE=thorough tries up to four times as many, see tests/README.md. With COVERAGE=1, as
+# `make check` runs it, what the long tests covered counts too, and the floor that pyproject.toml sets
+# holds.
 test: setup tests/js/node_modules
 	$(PYTEST) -m 'not long' --hypothesis-profile=$(PROFILE) \
 	  $(if $(COVERAGE),--cov --cov-append --cov-report=term) $(ARGS)

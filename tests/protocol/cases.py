@@ -11,7 +11,10 @@ from holdfast.protocol.schema.documents import sides
 from holdfast.protocol.table import OPERATIONS
 
 EACH_MESSAGE: Final = 25
-"""What a property of messages is worth for each of them, see ``examples``: all are built alike."""
+"""What a property of messages is worth for each of them, see ``examples``: all are built alike.
+
+Ten examples of each in either profile; only ``LENGTH`` makes it more.
+"""
 
 EVERY_MESSAGE: Final = [
     pytest.param(operation, side, id=f"{operation.subject} {side}")
