@@ -280,10 +280,13 @@ class SnapshotLedger:
         # Its client renews it, too; that the root is another's is a reason to stop.
         carried = Carried(self._ledger, held, partial(_check_announced, digest))
         every_seconds = held.record.lease.seconds / RENEWALS_PER_LEASE
-        async with self._manifests.opened(
-            digest, every_seconds=every_seconds, beat=carried.renew
-        ) as reader:
-            missing = await self.securing.of_manifest(held.record, reader, carried.renew)
+        try:
+            async with self._manifests.opened(
+                digest, every_seconds=every_seconds, beat=carried.renew
+            ) as reader:
+                missing = await self.securing.of_manifest(held.record, reader, carried.renew)
+        except UnreadableError as error:
+            return Commit(carried.record, error.digests)
         if missing:
             return Commit(carried.record, missing[:MAX_MISSING])
         await carried.renew(partial(self.finished, digest=digest, totals=totals))
