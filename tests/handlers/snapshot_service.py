@@ -104,10 +104,12 @@ class PackSpace(MemoryBlobStore):
     """Packs; there may be no room for them, and one reading can be held up.
 
     It has a clock of its own, and knows when packs were seen. Packs can be ``lost``: they are not
-    there for who reads or touches them, and a put brings them back.
+    there for who reads or touches them, and a put brings them back. While it is ``away`` nobody is
+    told whether a pack is there.
     """
 
     full = False
+    away = False
     gate: Gate | None = None
     gets = 0
     puts = 0
@@ -144,6 +146,12 @@ class PackSpace(MemoryBlobStore):
         missing = await super().missing(digests, partial=partial, counted=counted)
         lost = self.lost if counted else ()
         return [one for one in dict.fromkeys(digests) if one in missing or one in lost]
+
+    async def stat(self, digest: Digest, *, sure: bool = False, partial: bool = False) -> BlobInfo:
+        """See `BlobStore.stat`."""
+        if self.away:
+            raise UnavailableError("the packs are away")
+        return await super().stat(digest, sure=sure, partial=partial)
 
     async def get(self, info: BlobInfo) -> bytes:
         """See `BlobStore.get`."""

@@ -125,19 +125,20 @@ class SnapshotLedger:
         check_labels(labels)
         keys = await self._listing.of_app(app)
         fresh = SnapshotKey(app, self._next_id(keys))
-        (text, repeated), parent = await asyncio.gather(
-            self.ops.claim(op_id, str(fresh)),
-            self._choose_parent([] if alone else keys, made_by_worker=bool(owner.node)),
+        choosing = asyncio.create_task(
+            self._choose_parent([] if alone else keys, made_by_worker=bool(owner.node))
         )
-        key = _key_of_op(text, app)
-        if op_id is not None and repeated:
-            try:
-                return await self._held(key), True
-            except NotFoundError as error:
-                if await self.ops.was_removed(op_id):
-                    msg = f"the snapshot {key} of this request was removed"
-                    raise ConflictError(msg) from error
-                # else its maker did not get so far
+        try:
+            text, repeated = await self.ops.claim(op_id, str(fresh))
+            key = _key_of_op(text, app)
+            if op_id is not None and repeated:
+                earlier = await self._made_by(op_id, key)
+                if earlier is not None:
+                    return earlier, True
+            parent = await choosing
+        finally:
+            choosing.cancel()  # a repeat needs none
+            await asyncio.gather(choosing, return_exceptions=True)
         record = StoredSnapshot(
             app=app,
             id=key.id,
@@ -156,6 +157,19 @@ class SnapshotLedger:
             if op_id is None:
                 raise
             return await self._held(key), True  # a repeat of this request was quicker
+
+    async def _made_by(self, op_id: str, key: SnapshotKey) -> Held[StoredSnapshot] | None:
+        """What an earlier request with ``op_id`` made; None where it did not get so far.
+
+        Raises ConflictError where that was removed.
+        """
+        try:
+            return await self._held(key)
+        except NotFoundError as error:
+            if await self.ops.was_removed(op_id):
+                msg = f"the snapshot {key} of this request was removed"
+                raise ConflictError(msg) from error
+            return None
 
     def _next_id(self, keys: Sequence[SnapshotKey]) -> str:
         """A fresh id, later than those of an app's snapshots (newest first), removed ones too."""
