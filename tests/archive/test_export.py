@@ -25,6 +25,7 @@ from tests.archive.tars import (
 from tests.examples import examples
 from tests.programs import needs_zstd
 
+from holdfast.archive.read import export
 from holdfast.archive.read.export import ExportPlan
 from holdfast.archive.read.snapshot import ReaderLimits, SnapshotReader
 from holdfast.errors import CorruptError
@@ -197,6 +198,29 @@ def test_packs_are_announced_in_the_order_they_are_needed() -> None:
     unexpected = [pack for pack in store.fetched if pack not in announced]
     assert len(unexpected) == 1  # that of the first page, which tells all the others
     assert len(store.fetched) > 4
+
+
+def test_no_more_packs_are_announced_at_once_than_a_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One large file may have millions, and is one page."""
+    monkeypatch.setattr(export, "_MOST_AHEAD", 2)
+    monkeypatch.setattr(export, "_STEP_PACKS", 1)
+    announced: list[list[str]] = []
+
+    class Announced(CountingStore):
+        def prefetch(self, digests: object) -> None:
+            announced.append([*digests])  # type: ignore[misc]
+
+    store = Announced()
+    digest = snapshot_of(members_of(FILES), store).digest
+    reader = SnapshotReader(store, digest)
+    store.fetched.clear()
+
+    b"".join(ExportPlan(reader).read())
+
+    assert max(map(len, announced)) == 2
+    first, *others = store.fetched  # the first page tells all the others
+    assert {*others} <= {pack for packs in announced for pack in packs}
+    assert first not in others
 
 
 def test_packs_that_are_at_hand_are_not_announced() -> None:

@@ -13,7 +13,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
 from holdfast.archive.read.headers import check_headers
-from holdfast.form.frame_table import FrameTable, split_digests
+from holdfast.form.frame_table import DIGEST_BYTES, FrameTable, split_digests
 from holdfast.form.frames import END_FRAME, END_OF_ARCHIVE
 from holdfast.form.packing import PACK_BYTES
 from holdfast.form.seek_table import (
@@ -36,6 +36,9 @@ GATHERED_BYTES: Final = PACK_BYTES
 
 AHEAD_PACKS: Final = 24
 """With fewer to come of a page, those of the next one are announced, too."""
+
+_MOST_AHEAD: Final = 4 * AHEAD_PACKS
+"""So many packs are announced at once: a page of one large file has any number."""
 
 _STEP_PACKS: Final = 8
 """So often the store is told what is to come."""
@@ -178,9 +181,11 @@ class _Coming:
 
     def _announce(self, turn: int) -> None:
         self._due = turn + _STEP_PACKS
-        ahead = self._packs[turn:]
+        ahead = self._packs[turn : turn + _MOST_AHEAD]
         if len(ahead) < AHEAD_PACKS and self._following is not None:
-            ahead += split_digests(self._reader.frame_table(self._following).packs)
+            left = _MOST_AHEAD - len(ahead)
+            packs = self._reader.frame_table(self._following).packs
+            ahead += split_digests(packs[: left * DIGEST_BYTES])
         self._reader.prefetch(ahead)
 
 
