@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from holdfast.domain.kept import Ranges
     from holdfast.handlers.endpoint import AnyEndpoint
     from holdfast.stores.ports import Stored
-    from holdfast.stores.record_ports import Change
+    from holdfast.stores.record_ports import Change, Record
 
 LEASE_SECONDS: Final = 60.0
 GRACE: Final = timedelta(hours=24)
@@ -68,12 +68,22 @@ class Gate:
 
 
 class Records(MemoryRecordStore):
-    """Records; the change that announces a root, and one that begins, can be held up."""
+    """Records; the change that announces a root, and one that begins, can be held up.
+
+    What ``deposed`` has is told of its keys by a server that does not know that it was deposed.
+    """
 
     def __init__(self, monotonic: Callable[[], float], *, clock: Callable[[], datetime]) -> None:
         super().__init__(monotonic, clock=clock)
         self.gate: Gate | None = None
         self.batch_gate: Gate | None = None
+        self.deposed: dict[str, Record] = {}
+
+    async def get(self, key: str, *, sure: bool = False) -> Record:
+        """See `RecordStore.get`."""
+        if not sure and key in self.deposed:
+            return self.deposed[key]
+        return await super().get(key, sure=sure)
 
     async def batch(self, changes: Sequence[Change]) -> list[int]:
         """See `RecordStore.batch`."""

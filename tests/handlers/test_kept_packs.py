@@ -14,6 +14,9 @@ import pytest
 import pytest_asyncio
 from tests.handlers.snapshot_service import GRACE, Shared, Site
 
+from holdfast.domain.names import SnapshotKey
+from holdfast.repository.snapshots.record import SNAPSHOT, snapshot_name
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
@@ -104,6 +107,32 @@ async def test_what_the_parent_needs_is_not_touched_but_what_a_put_finds_is(site
     assert third["digest"] == first["digest"] != second["digest"]
     assert third["digest"] in packs.touched
     assert [one for one in packs.touched if packs._blobs[one].info.size > 100_000] == []
+
+
+@pytest.mark.parametrize("by_client", [False, True])
+async def test_a_parent_that_is_gone_vouches_for_nothing_whatever_a_deposed_server_says(
+    site: Site, *, by_client: bool
+) -> None:
+    """It says so by one read that no compare-and-set follows."""
+    first, packs, records = await site.create(), site.shared.packs, site.shared.records
+    begun = await site.ok("snapshot.begin", app="shop")
+    site.shared.time.advance(A_QUARTER + 1)
+    gate = site.shared.when_announced()
+    making = asyncio.create_task(
+        site.ok("snapshot.commit", key=begun["key"], digest=first["digest"])
+        if by_client
+        else site.create()
+    )
+    await gate.wait()
+    parent = SNAPSHOT.key(snapshot_name(SnapshotKey.parse(first["key"])))
+    told = await records.get(parent)
+    await site.ok("snapshot.delete", key=first["key"])
+    records.deposed[parent] = told
+
+    gate.go_on()
+    await making
+
+    assert sorted(set(packs.touched)) == sorted(await needed(site))
 
 
 @pytest.mark.parametrize("change", [False, True], ids=["as it was", "with another file"])

@@ -101,7 +101,7 @@ class SnapshotLedger:
         self._manifests = manifests
         self._sources = sources
         self._on_removed = on_removed
-        self.securing = Securing(packs, self.get)
+        self.securing = Securing(packs, partial(self.get, sure=True))
 
     # --- making ---
 
@@ -308,12 +308,12 @@ class SnapshotLedger:
 
     # --- looking up, removing ---
 
-    async def get(self, key: SnapshotKey) -> StoredSnapshot:
-        """Raises NotFoundError."""
-        return (await self._held(key)).record
+    async def get(self, key: SnapshotKey, *, sure: bool = False) -> StoredSnapshot:
+        """The record, ``sure`` as in `RecordStore.get`. Raises NotFoundError."""
+        return (await self._held(key, sure=sure)).record
 
-    async def _held(self, key: SnapshotKey) -> Held[StoredSnapshot]:
-        return await self._ledger.get(SNAPSHOT, snapshot_name(key))
+    async def _held(self, key: SnapshotKey, *, sure: bool = False) -> Held[StoredSnapshot]:
+        return await self._ledger.get(SNAPSHOT, snapshot_name(key), sure=sure)
 
     async def get_readable(self, key: SnapshotKey) -> tuple[StoredSnapshot, Digest]:
         """A snapshot that is ``ok``, and its root. Raises NotFoundError, ConflictError."""
