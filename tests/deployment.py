@@ -8,7 +8,7 @@ import os
 import secrets
 import signal
 import subprocess
-from contextlib import aclosing, contextmanager, suppress
+from contextlib import ExitStack, aclosing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
@@ -73,17 +73,9 @@ class Deployment:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for node in self.workers:
-            self.signal(node, signal.SIGCONT)
-            self.signal(node, signal.SIGTERM)
-        failures = []
-        for node in list(self.workers):
-            try:
-                self.stop(node)
-            except AssertionError as failure:
-                failures.append(failure)
-        if failures:
-            raise failures[0]
+        with ExitStack() as waits:
+            for node in list(self.workers):
+                waits.callback(_wait_ended, node, self._tell(node))
 
     def start(self, *nodes: str, **settings: str) -> None:
         """Start workers, and wait until each of them answers."""
@@ -147,24 +139,36 @@ class Deployment:
 
     def stop(self, node: str) -> int:
         """Drain a worker; how it ended. One that does not end says what it is at."""
+        return _wait_ended(node, self._tell(node))
+
+    def _tell(self, node: str) -> Forked:
+        """Tell a worker to stop, once: a second signal ends one that is on its way out."""
         worker = self.workers.pop(node)
         worker.send_signal(signal.SIGCONT)
         worker.terminate()
-        try:
-            return worker.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            pass
-        worker.send_signal(signal.SIGUSR2)
-        with suppress(subprocess.TimeoutExpired):
-            worker.wait(_TELLING_SECONDS)
-        worker.kill()
-        worker.wait()
-        msg = f"worker {node} did not stop within {STOP_SECONDS} s; standard error has its stacks"
-        raise AssertionError(msg)
+        return worker
 
     def subject(self, operation: str) -> str:
         """Where the pool takes ``operation``."""
         return f"{self.prefix}.{operation}"
+
+
+def _wait_ended(node: str, worker: Forked) -> int:
+    """How a worker ended that was told to stop. Raises AssertionError if not by itself."""
+    try:
+        status = worker.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        pass
+    else:
+        assert status != -signal.SIGTERM, f"worker {node} was told to stop once more"
+        return status
+    worker.send_signal(signal.SIGUSR2)
+    with suppress(subprocess.TimeoutExpired):
+        worker.wait(_TELLING_SECONDS)
+    worker.kill()
+    worker.wait()
+    msg = f"worker {node} did not stop within {STOP_SECONDS} s; standard error has its stacks"
+    raise AssertionError(msg)
 
 
 @contextmanager

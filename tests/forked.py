@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
+import weakref
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -32,6 +33,8 @@ class Forked:
         self.pid = _forker().start(arguments, environment)
         self.returncode: int | None = None
         self._descriptor = os.pidfd_open(self.pid)
+        weakref.finalize(self, os.close, self._descriptor)
+        self._lock = threading.Lock()
 
     def poll(self) -> int | None:
         """The exit status, None while it runs."""
@@ -41,18 +44,17 @@ class Forked:
 
     def wait(self, timeout: float | None = None) -> int:
         """The exit status, once it has ended. Raises TimeoutExpired after ``timeout`` seconds."""
-        if self.returncode is None:
-            if not select.select([self._descriptor], [], [], timeout)[0]:
-                raise subprocess.TimeoutExpired(self.args, timeout or 0)
-            self.returncode = _forker().ended(self.pid)
-            os.close(self._descriptor)
-        return self.returncode
+        if not select.select([self._descriptor], [], [], timeout)[0]:
+            raise subprocess.TimeoutExpired(self.args, timeout or 0)
+        with self._lock:  # who waits holds up nobody, and only one asks
+            if self.returncode is None:
+                self.returncode = _forker().ended(self.pid)
+            return self.returncode
 
     def send_signal(self, number: int) -> None:
         """Send it a signal, unless it has ended."""
-        if self.poll() is None:
-            with suppress(ProcessLookupError):
-                os.kill(self.pid, number)
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._descriptor, number)
 
     def terminate(self) -> None:
         """Ask it to end."""

@@ -8,6 +8,7 @@ from typing import Final
 
 _HOST: Final = "127.0.0.1"
 _NOT_EPHEMERAL: Final = range(12_000, 32_000)
+"""Below those of Linux's ``ip_local_port_range``: 32,768 and up, unless it was set otherwise."""
 
 
 def free_ports(count: int) -> list[int]:

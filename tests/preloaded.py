@@ -6,6 +6,10 @@ request to start has a command's arguments, its environment and directory, and t
 its standard output and error; the answer is a process id. A request with a process id is answered
 with the exit status, once that process has ended; until then it keeps its id. When the socket is
 closed, this process ends, and those that it forked get SIGTERM.
+
+In one respect a command is not run as ``python -m holdfast`` runs it: ``take_signals`` is not
+called. No alarm ends a worker that was told to stop while a thread hangs, so that a test sees the
+hang; and a second signal ends it as the kernel does, so that it is to be sent one alone.
 """
 
 from __future__ import annotations
@@ -35,7 +39,11 @@ _PR_SET_PDEATHSIG: Final = 1
 
 
 def serve(connection: socket.socket) -> None:
-    """Answer requests until there are no more; in a forked process, run its command and exit."""
+    """Answer requests until there are no more; in a forked process, run its command and exit.
+
+    SIGTERM interrupts what is forked from its first moment on, until the command handles it.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     forker = os.getpid()
     while True:
         text, descriptors, _, _ = socket.recv_fds(connection, REQUEST_BYTES, 2)
@@ -56,7 +64,7 @@ def serve(connection: socket.socket) -> None:
 
 
 def run(request: dict[str, Any], descriptors: list[int], parent: int) -> int:
-    """The command, as in a process of its own."""
+    """The command, as in a process of its own but for its signals."""
     os.setsid()
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
     if os.getppid() != parent:

@@ -1,4 +1,8 @@
-"""Processes that are forked ready to run a command behave as any that is started."""
+"""Processes that are forked ready to run a command behave as any that is started.
+
+But for what ends one whose threads hang, see ``preloaded.py``: that is tried with a process of its
+own, in ``cli/test_ending.py``.
+"""
 
 from __future__ import annotations
 

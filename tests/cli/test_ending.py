@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 import pytest
+from tests.deployment import Deployment
 
 from holdfast.cli.base import exit_codes
+
+if TYPE_CHECKING:
+    from holdfast.runtime.embedded import EmbeddedServer
 
 _BEGINNING = """
 import asyncio, signal, sys, threading, time, uvloop
@@ -24,6 +30,22 @@ async def hang():
 
 def run(loop, work):
     return asyncio.run(work, loop_factory=loop)
+"""
+_HANGING_WORKER = """
+import asyncio, runpy, sys, threading
+from holdfast.bootstrap import worker
+from holdfast.cli.base import ending
+
+ending.END_SECONDS = float(sys.argv[1])
+run_worker = worker.run_worker
+
+async def hang_and_run(*given, **named):
+    asyncio.get_running_loop().run_in_executor(None, threading.Event().wait)
+    return await run_worker(*given, **named)
+
+worker.run_worker = hang_and_run
+sys.argv[1:] = ["worker"]
+runpy.run_module("holdfast", run_name="__main__")
 """
 LOOPS = ["asyncio.new_event_loop", "uvloop.new_event_loop"]
 AT_ONCE, NEVER = "0.01", "1000"
@@ -68,3 +90,28 @@ run(None, wait())
             process.send_signal(number)
 
         assert process.wait(60) == exit_codes.INTERRUPTED
+
+
+@pytest.mark.nats
+@pytest.mark.long
+def test_a_worker_that_was_told_to_stop_ends_well_though_a_thread_hangs(
+    nats_server: EmbeddedServer,
+) -> None:
+    with Deployment(nats_server.url) as deployment:
+        settings = {
+            "NATS_URL": deployment.url,
+            "HOLDFAST_PREFIX": deployment.prefix,
+            "HOLDFAST_STORE": deployment.store,
+        }
+        with subprocess.Popen(
+            [sys.executable, "-c", _HANGING_WORKER, AT_ONCE],
+            env=os.environ | settings,
+            stderr=subprocess.PIPE,
+        ) as process:
+            assert process.stderr is not None
+            assert any(b"worker_started" in line for line in process.stderr)
+            process.terminate()
+            try:
+                assert process.wait(60) == 0
+            finally:
+                process.kill()

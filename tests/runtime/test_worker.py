@@ -344,6 +344,7 @@ async def test_stopping_drains_and_ends_well_and_chores_go_on_after_a_failure(
     await connection.close()
 
 
+@pytest.mark.nats
 async def test_a_chore_that_makes_an_error_of_its_cancellation_ends_with_the_worker(
     nats_url: str,
 ) -> None:
