@@ -8,12 +8,14 @@ import os
 import stat
 import struct
 import subprocess
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from tests.cli.conftest import unread_bytes
 
+from holdfast.client.from_thread import PIPE_STOP_SECONDS
 from holdfast.client.reads.partial_file import partial_file, write_to, write_whole
 
 if TYPE_CHECKING:
@@ -292,3 +294,34 @@ async def test_whoever_stops_does_not_wait_for_a_pipe_that_nobody_reads(tmp_path
     os.read(reading, 1_000_000)  # so that the thread comes to its end
     os.read(reading, 1_000_000)
     os.close(reading)
+
+
+class SlowFile:
+    """A file whose writes take as long as it is told to wait."""
+
+    def __init__(self) -> None:
+        self.begun, self.may_end = threading.Event(), threading.Event()
+        self.taken = 0
+
+    def write(self, data: memoryview) -> int:
+        self.begun.set()
+        self.may_end.wait()
+        self.taken += len(data)
+        return len(data)
+
+
+async def test_a_write_to_a_slow_file_does_not_go_on_behind_the_caller() -> None:
+    async def pieces() -> AsyncGenerator[memoryview]:
+        yield memoryview(b"bytes")
+        yield memoryview(b"more")
+
+    file = SlowFile()
+    writing = asyncio.create_task(write_to(file, pieces()))
+    await asyncio.to_thread(file.begun.wait)
+
+    writing.cancel()
+    asyncio.get_running_loop().call_later(2 * PIPE_STOP_SECONDS, file.may_end.set)
+    await asyncio.wait([writing])
+
+    assert writing.cancelled()
+    assert file.taken == len(b"bytes")

@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from nats.aio.client import Client as NatsClient
+from tests.client.test_partial_file import SlowFile
 from tests.contracts.blob_store import some_bytes
 from tests.deployment import Deployment, deployed
 from tests.programs import needs_zstd
 
 from holdfast.client import Client, connect, connect_sync
+from holdfast.client.from_thread import PIPE_STOP_SECONDS
 from holdfast.errors import ConflictError, InvalidError, NotFoundError
 
 if TYPE_CHECKING:
@@ -261,6 +263,22 @@ async def test_an_exported_snapshot_is_one_to_archive_again(
     assert b"\nsub/deep/script\n" in listed
     part = await all_of(holdfast.snapshots.export(record.key, offset=1000, length=3_000_000))
     assert b"".join(part) == archive.read_bytes()[1000:3_001_000]
+
+
+async def test_an_export_to_a_slow_file_does_not_go_on_behind_the_caller(
+    holdfast: Client, tmp_path: Path
+) -> None:
+    record = await holdfast.snapshots.create_from(make_tree(tmp_path / "tree"), app="slowly")
+    file = SlowFile()
+    exporting = asyncio.create_task(holdfast.snapshots.export_to(record.key, file))
+    await asyncio.to_thread(file.begun.wait)
+
+    exporting.cancel()
+    asyncio.get_running_loop().call_later(2 * PIPE_STOP_SECONDS, file.may_end.set)
+    await asyncio.wait([exporting])
+
+    assert exporting.cancelled()
+    assert file.taken > 0, "the write that was under way has ended"
 
 
 def without_fractions(found: dict[str, tuple[Any, ...]]) -> dict[str, tuple[Any, ...]]:

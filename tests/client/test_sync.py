@@ -13,6 +13,7 @@ import pytest
 
 from holdfast.client import Client, SyncClient, connect, connect_sync
 from holdfast.client.blocking import Blocking, iterating
+from holdfast.client.from_thread import DaemonThread
 from holdfast.client.loop_thread import LoopThread
 from holdfast.client.names import Names
 from holdfast.client.snapshots.api import Snapshots
@@ -27,6 +28,7 @@ from holdfast.client.sync import (
     SyncStates,
 )
 from holdfast.errors import InvalidError, OutcomeUnknownError
+from holdfast.tracing import TRACE, TraceStep
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -151,3 +153,14 @@ def test_an_iterator_that_the_thread_collects_as_garbage_is_closed() -> None:
         thread.run(asyncio.sleep(0))
 
     assert numbers.is_closed
+
+
+async def test_work_of_a_thread_has_the_context_of_the_call() -> None:
+    """A trace goes on in what an iterable of blobs asks for."""
+    thread = DaemonThread("items")
+    TRACE.set(step := TraceStep.first())
+
+    try:
+        assert await thread.do(TRACE.get) is step
+    finally:
+        thread.end()

@@ -9,6 +9,7 @@ to followers is in ``record_changes``.
 from __future__ import annotations
 
 import asyncio
+import itertools
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -57,13 +58,14 @@ class RecordStoreContract(RecordChangesContract):
 
         assert revision > 0
         assert (record.key, record.value, record.revision) == (key, value, revision)
+        assert await store.get(key, sure=True) == record
 
     async def test_what_was_never_written_is_not_found(self, store: RecordStore) -> None:
         await store.put("a.b", b"", expected=0)
 
-        for key in ("a", "a.b.c", "b"):
+        for key, sure in itertools.product(("a", "a.b.c", "b"), (False, True)):
             with pytest.raises(NotFoundError):
-                await store.get(key)
+                await store.get(key, sure=sure)
 
     async def test_a_store_that_cannot_be_reached_is_unavailable_not_empty(
         self, unreachable_store: RecordStore

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from holdfast.domain.kept import Ranges
     from holdfast.handlers.endpoint import AnyEndpoint
     from holdfast.stores.ports import Stored
-    from holdfast.stores.record_ports import Change
+    from holdfast.stores.record_ports import Change, Record
 
 LEASE_SECONDS: Final = 60.0
 GRACE: Final = timedelta(hours=24)
@@ -68,12 +68,22 @@ class Gate:
 
 
 class Records(MemoryRecordStore):
-    """Records; the change that announces a root, and one that begins, can be held up."""
+    """Records; the change that announces a root, and one that begins, can be held up.
+
+    What ``deposed`` has is told of its keys by a server that does not know that it was deposed.
+    """
 
     def __init__(self, monotonic: Callable[[], float], *, clock: Callable[[], datetime]) -> None:
         super().__init__(monotonic, clock=clock)
         self.gate: Gate | None = None
         self.batch_gate: Gate | None = None
+        self.deposed: dict[str, Record] = {}
+
+    async def get(self, key: str, *, sure: bool = False) -> Record:
+        """See `RecordStore.get`."""
+        if not sure and key in self.deposed:
+            return self.deposed[key]
+        return await super().get(key, sure=sure)
 
     async def batch(self, changes: Sequence[Change]) -> list[int]:
         """See `RecordStore.batch`."""
@@ -104,10 +114,12 @@ class PackSpace(MemoryBlobStore):
     """Packs; there may be no room for them, and one reading can be held up.
 
     It has a clock of its own, and knows when packs were seen. Packs can be ``lost``: they are not
-    there for who reads or touches them, and a put brings them back.
+    there for who reads or touches them, and a put brings them back. While it is ``away`` nobody is
+    told whether a pack is there.
     """
 
     full = False
+    away = False
     gate: Gate | None = None
     gets = 0
     puts = 0
@@ -144,6 +156,12 @@ class PackSpace(MemoryBlobStore):
         missing = await super().missing(digests, partial=partial, counted=counted)
         lost = self.lost if counted else ()
         return [one for one in dict.fromkeys(digests) if one in missing or one in lost]
+
+    async def stat(self, digest: Digest, *, sure: bool = False, partial: bool = False) -> BlobInfo:
+        """See `BlobStore.stat`."""
+        if self.away:
+            raise UnavailableError("the packs are away")
+        return await super().stat(digest, sure=sure, partial=partial)
 
     async def get(self, info: BlobInfo) -> bytes:
         """See `BlobStore.get`."""

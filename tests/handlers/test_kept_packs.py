@@ -14,6 +14,9 @@ import pytest
 import pytest_asyncio
 from tests.handlers.snapshot_service import GRACE, Shared, Site
 
+from holdfast.domain.names import SnapshotKey
+from holdfast.repository.snapshots.record import SNAPSHOT, snapshot_name
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
@@ -21,13 +24,15 @@ if TYPE_CHECKING:
     from holdfast.domain.digest import Digest
 
 A_QUARTER = GRACE.total_seconds() / 4
+A_CENTURY = 100 * 365 * 86_400
 CONTENT = {f"f{number}": os.urandom(700_000) for number in range(3)}
 
 
 @pytest_asyncio.fixture
 async def site(tmp_path: Path) -> AsyncIterator[Site]:
-    """A worker with an app of a few packs."""
+    """A worker with an app of a few packs, all of whose files have long been as they are."""
     site = Site(Shared(), tmp_path / "apps")
+    site.shared.time.advance(A_CENTURY)
     for name, data in CONTENT.items():
         site.write(f"shop/{name}", data)
     yield site
@@ -76,7 +81,7 @@ async def test_the_workers_clock_says_nothing_about_when_a_pack_was_seen(
 
 
 async def test_an_unchanged_snapshot_puts_and_touches_nothing_and_looks_once(site: Site) -> None:
-    """All packs lie in one batch, asked for in one go. The root and its page are read once."""
+    """All packs lie in one batch, asked for in one go. Of the manifest the root alone is read."""
     first = await site.create()
     packs = site.shared.packs
     packs.gets = packs.puts = packs.looks = 0
@@ -86,26 +91,48 @@ async def test_an_unchanged_snapshot_puts_and_touches_nothing_and_looks_once(sit
 
     assert second["digest"] == first["digest"]
     assert len(await needed(site)) > 2
-    assert (packs.gets, packs.puts, packs.looks, packs.touched) == (2, 0, 1, [])
+    assert (packs.gets, packs.puts, packs.looks, packs.touched) == (1, 0, 1, [])
 
 
 async def test_what_the_parent_needs_is_not_touched_but_what_a_put_finds_is(site: Site) -> None:
     """The parent vouches for the frames it needs itself, and a pack may hold more than these."""
-    assert site.root is not None
-    app, first = site.root / "shop", await site.create()
-    before = app.stat()
     site.write("shop/new", b"more")
+    first = await site.create(exclude=["new"])
     second = await site.create()
-    (app / "new").unlink()
-    os.utime(app, ns=(before.st_atime_ns, before.st_mtime_ns))
     site.shared.time.advance(A_QUARTER + 1)
     packs = site.shared.packs
 
-    third = await site.create()  # of the first one's files: its root is found
+    third = await site.create(exclude=["new"])  # the first one's root is found
 
     assert third["digest"] == first["digest"] != second["digest"]
     assert third["digest"] in packs.touched
     assert [one for one in packs.touched if packs._blobs[one].info.size > 100_000] == []
+
+
+@pytest.mark.parametrize("by_client", [False, True])
+async def test_a_parent_that_is_gone_vouches_for_nothing_whatever_a_deposed_server_says(
+    site: Site, *, by_client: bool
+) -> None:
+    """It says so by one read that no compare-and-set follows."""
+    first, packs, records = await site.create(), site.shared.packs, site.shared.records
+    begun = await site.ok("snapshot.begin", app="shop")
+    site.shared.time.advance(A_QUARTER + 1)
+    gate = site.shared.when_announced()
+    making = asyncio.create_task(
+        site.ok("snapshot.commit", key=begun["key"], digest=first["digest"])
+        if by_client
+        else site.create()
+    )
+    await gate.wait()
+    parent = SNAPSHOT.key(snapshot_name(SnapshotKey.parse(first["key"])))
+    told = await records.get(parent)
+    await site.ok("snapshot.delete", key=first["key"])
+    records.deposed[parent] = told
+
+    gate.go_on()
+    await making
+
+    assert sorted(set(packs.touched)) == sorted(await needed(site))
 
 
 @pytest.mark.parametrize("change", [False, True], ids=["as it was", "with another file"])

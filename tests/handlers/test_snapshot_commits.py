@@ -118,6 +118,22 @@ async def test_what_is_missing_is_named_until_it_is_there(site: Site, archive: A
     assert put == set(archive.packs)
 
 
+async def test_a_root_that_went_away_since_it_was_looked_through_is_named(
+    site: Site, archive: Archive
+) -> None:
+    first, key = (await begin(site))["key"], (await begin(site))["key"]
+    await put_all(site, archive)
+    await site.ok("snapshot.commit", key=first, digest=archive.root)
+    await site.shared.forget_packs([archive.root])
+
+    for _ in range(2):  # known as sound, and looked through anew
+        record = await site.ok("snapshot.commit", key=key, digest=archive.root)
+        assert (record["state"], record["missing"]) == ("pending", [archive.root])
+
+    await site.shared.put_pack(archive.packs[archive.root])
+    assert (await site.ok("snapshot.commit", key=key, digest=archive.root))["state"] == "ok"
+
+
 @pytest.mark.fault("T07")
 @pytest.mark.parametrize("data", [b"", b"no root", b"holdfast-root 1\n", b"\x28\xb5\x2f\xfd" * 9])
 async def test_what_is_no_root_is_refused_and_the_snapshot_stays_pending(

@@ -158,6 +158,19 @@ async def test_a_repeat_does_not_bring_back_what_was_removed(site: Site) -> None
     assert (await site.ok("snapshot.list"))["snapshots"] == []
 
 
+async def test_a_repeat_is_told_what_it_made_while_the_packs_are_away(site: Site) -> None:
+    """Nothing else in the answer to a first request needs them but the choice of a parent."""
+    await site.create()
+    first = await site.ask("snapshot.begin", {"app": "shop"}, op_id="op-1")
+    site.shared.packs.away = True
+
+    again = await site.ask("snapshot.begin", {"app": "shop"}, op_id="op-1")
+    other = await site.ask("snapshot.begin", {"app": "shop"}, op_id="op-2")
+
+    assert (again.code, again.json) == ("ok", first.json)
+    assert other.code == "unavailable"
+
+
 async def test_a_repeat_of_what_did_not_even_begin_begins_it(site: Site) -> None:
     key = SnapshotKey("shop", site.shared.new_uuid())
     await Ops(site.shared.ops).claim("op-1", str(key))

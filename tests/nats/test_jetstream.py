@@ -558,14 +558,6 @@ class TestReads:
         assert await count(jetstream, stream) == 1
         assert await jetstream.last_message(stream, f"{stream}.b") is not None
 
-    async def test_a_purge_without_an_answer_is_unknown(
-        self, flaky: FlakyJetStream, stream: str
-    ) -> None:
-        flaky.lose_answer = Times(1, lambda subject, _: ".STREAM.PURGE." in subject)
-
-        with pytest.raises(OutcomeUnknownError):
-            await flaky.purge(stream, f"{stream}.a")
-
     async def test_a_refused_call_says_why(self, jetstream: JetStream, stream: str) -> None:
         with pytest.raises(UnavailableError, match="name already in use"):
             await create(jetstream, stream, max_msgs=7)

@@ -382,6 +382,22 @@ def new(key: str) -> Put:
     return Put(key=key, value=b"", expected=0)
 
 
+async def test_a_record_is_sure_by_the_word_of_a_leader_that_is_believed_alone(
+    connection: Connection, js: FlakyJetStream, store: KeyValueRecordStore
+) -> None:
+    """Here it lacks what was acknowledged, as one before its log is read."""
+    for key in "abc":
+        await store.put(key, b"1", expected=0)
+    await js.api(f"STREAM.DELETE.{store.stream}")
+    _, elsewhere = await create_records(connection, store.bucket)
+    await elsewhere.put("a", b"2", expected=0)
+
+    assert (await store.get("a")).value == b"2"
+    with pytest.raises(UnavailableError, match="not caught up"):
+        await store.get("a", sure=True)
+    assert (await elsewhere.get("a", sure=True)).value == b"2"
+
+
 async def keys_by(js: JetStream, store: KeyValueRecordStore) -> list[str]:
     """The keys of ``store`` below ``k``, as they are listed by ``js``."""
     return await KeyValueRecordStore(js, store.bucket, new_id=new_nuid).list_keys("k")

@@ -9,6 +9,7 @@ import pytest
 from tests.contracts.blob_store import put
 from tests.nats.tools import connected, receive
 
+from holdfast.transport import jetstream
 from holdfast.transport.options import NatsOptions
 
 if TYPE_CHECKING:
@@ -19,6 +20,12 @@ if TYPE_CHECKING:
     from holdfast.domain.digest import Digest
 
 pytestmark = pytest.mark.nats
+
+
+@pytest.fixture(autouse=True)
+def _leader_is_believed_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow the machine is, a leader that was checked need not be asked again."""
+    monkeypatch.setattr(jetstream, "BELIEVED_SECONDS", 3600.0)
 
 
 async def stored(bucket: Bucket, count: int) -> list[Digest]:

@@ -180,6 +180,27 @@ class TestClaims:
         assert await bucket.orphans() == 0
         assert await bucket.messages() == 2
 
+    @pytest.mark.parametrize("purges", [0, 1])
+    async def test_who_goes_on_late_with_a_removal_that_another_has_ended_removes_nothing_newer(
+        self, bucket: Bucket, purges: int
+    ) -> None:
+        """A writer that was paused for as long may count on it."""
+        await bucket.store.stage(copy := new_nuid(), 100).write(0, b"x")
+        mark = await claimed(bucket, copy)
+        paused = Paused(bucket)
+        paused.stop_before(purges, ".STREAM.PURGE.")
+        removing = asyncio.create_task(paused.bucket.store.leftovers().remove(copy, mark))
+        await paused.reached.wait()
+        assert await bucket.store.leftovers().claim(copy, abandoned=never) is None
+        assert await bucket.messages() == 0
+        await bucket.replace_chunks(copy, [b"x"])
+        await claimed(bucket, copy)
+
+        paused.gate.set()
+        await removing
+
+        assert await bucket.messages() == 2
+
     async def test_a_claim_of_another_is_left_alone_until_it_is_abandoned(
         self, bucket: Bucket
     ) -> None:

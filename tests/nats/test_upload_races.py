@@ -230,7 +230,7 @@ async def test_a_deletion_whose_space_was_not_freed_is_finished_by_the_next(pool
     assert await pool.messages() == 1  # the tombstone
 
 
-async def _unreachable(nuid: str) -> None:
+async def _unreachable(nuid: str, **_: int | None) -> None:
     raise UnavailableError(nuid)
 
 

@@ -131,6 +131,18 @@ class FlakyJetStream(JetStream):
         return answer
 
 
+class From:
+    """True from the first time on that it is asked about something that ``matches``."""
+
+    def __init__(self, matches: Callable[[str, Mapping[str, str]], bool]) -> None:
+        self._matches = matches
+        self._has_begun = False
+
+    def __call__(self, subject: str, headers: Mapping[str, str]) -> bool:
+        self._has_begun = self._has_begun or self._matches(subject, headers)
+        return self._has_begun
+
+
 class Times:
     """True the first ``count`` times it is asked about something that ``matches``."""
 

@@ -249,9 +249,9 @@ class DoomedRecordStore:
         self._inner = inner
         self._doom = doom
 
-    async def get(self, key: str) -> Record:
+    async def get(self, key: str, *, sure: bool = False) -> Record:
         """See `RecordStore.get`."""
-        return await self._doom.run(lambda: self._inner.get(key))
+        return await self._doom.run(lambda: self._inner.get(key, sure=sure))
 
     async def put(
         self,

@@ -393,10 +393,10 @@ async def test_a_write_that_cannot_be_looked_for_is_unknown(by_another: bool) ->
 
         is_blind = False
 
-        async def get(self, key: str) -> Record:
+        async def get(self, key: str, *, sure: bool = False) -> Record:
             if self.is_blind:
                 raise UnavailableError("no time left")
-            return await super().get(key)
+            return await super().get(key, sure=sure)
 
     async def unheard(put: Put) -> int:
         try:

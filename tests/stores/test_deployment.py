@@ -101,8 +101,8 @@ async def test_one_that_cannot_be_read_is_corrupt(records: MemoryRecordStore) ->
 
 async def test_who_completes_it_loses_to_who_changes_it(records: MemoryRecordStore) -> None:
     class Racing(MemoryRecordStore):
-        async def get(self, key: str) -> Record:
-            record = await super().get(key)
+        async def get(self, key: str, *, sure: bool = False) -> Record:
+            record = await super().get(key, sure=sure)
             await super().put(key, b"changed", expected=record.revision)
             return record
 

@@ -27,9 +27,9 @@ from holdfast.cli.base.arguments import (
     standard_input,
 )
 from holdfast.cli.base.connection import connect
+from holdfast.cli.base.ending import until_stopped
 from holdfast.cli.base.output import print_fields, print_json, print_line, print_result, say
 from holdfast.cli.base.settings import ClientFlags
-from holdfast.cli.watch import until_stopped
 from holdfast.client.states.appending import MOST_BYTES_TOGETHER
 from holdfast.domain.canonical import canonical
 from holdfast.domain.digest import digest_of, parse_digest

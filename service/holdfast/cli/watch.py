@@ -5,21 +5,19 @@ from __future__ import annotations
 import asyncio
 import sys
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, get_args
 
 from cyclopts import Parameter
 
 from holdfast.cli.base import exit_codes
 from holdfast.cli.base.connection import connect
-from holdfast.cli.base.ending import stop_once
+from holdfast.cli.base.ending import until_stopped
 from holdfast.cli.base.output import print_json
 from holdfast.cli.base.settings import ClientFlags
 from holdfast.errors import InvalidError
 from holdfast.protocol.watch import WatchKind
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
-
     from holdfast.client import Client
 
 
@@ -71,15 +69,3 @@ async def _print_kind(connection: Client, kind: WatchKind, prefix: str, since: i
         async for event in events:
             print_json(event)
             sys.stdout.flush()
-
-
-async def until_stopped(work: Coroutine[Any, Any, None]) -> None:
-    """Do ``work`` until SIGINT or SIGTERM. Raises what it raises.
-
-    The process ends soon then: nobody may read what is being printed.
-    """
-    loop, task = asyncio.get_running_loop(), asyncio.create_task(work)
-    stop_once(lambda: loop.call_soon_threadsafe(task.cancel), exit_codes.OK)
-    await asyncio.wait([task])
-    if not task.cancelled():
-        task.result()

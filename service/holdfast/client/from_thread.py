@@ -6,11 +6,18 @@ import asyncio
 import queue
 import threading
 from contextlib import suppress
+from contextvars import copy_context
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+STOP_SECONDS: Final = 30.0
+"""Time to wait for a thread that was told to stop: it may be amid a slow file."""
+
+PIPE_STOP_SECONDS: Final = 0.5
+"""The same of one that may read from somebody else's pipe, or write to it."""
 
 
 class DaemonThread:
@@ -26,9 +33,9 @@ class DaemonThread:
         threading.Thread(target=self._run, name=name, daemon=True).start()
 
     def do[T](self, work: Callable[[], T]) -> asyncio.Future[T]:
-        """Have ``work`` done after what it was given before; the outcome."""
+        """Have ``work`` done after what it was given before, in this context; the outcome."""
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._wanted.put(partial(settle, future, work))
+        self._wanted.put(partial(copy_context().run, settle, future, work))
         return future
 
     def end(self) -> None:

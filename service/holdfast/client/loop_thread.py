@@ -112,9 +112,9 @@ class LoopThread:
         last.result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
-        self._loop.close()
         for future in list(self._waited_for):  # of those that did not come to their end
             future.cancel()
+        self._loop.close()
 
 
 async def _end_others() -> None:

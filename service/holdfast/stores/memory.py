@@ -390,8 +390,9 @@ class MemoryRecordStore(CheckedChanges, Reachable):
         self._entries: dict[str, _Entry] = {}  # in ascending order of the revisions
         self._last = 0
 
-    async def get(self, key: str) -> Record:
+    async def get(self, key: str, *, sure: bool = False) -> Record:
         """See `RecordStore.get`."""
+        del sure
         await self._reach()
         check_record_key(key)
         record = self._live(key)

@@ -102,12 +102,17 @@ class RecordStore(Protocol):
     """Small records that change by compare-and-set.
 
     Keys are tokens of ``[A-Za-z0-9_=-]`` joined by dots, at most 2,048 characters. A read has the
-    latest, never a stale copy, but for `get_many` and `changes`. A method that is given a key or a
-    prefix that is none raises InvalidError.
+    latest, never a stale copy, but for `get`, `get_many` and `changes`. A method that is given a
+    key or a prefix that is none raises InvalidError.
     """
 
-    async def get(self, key: str) -> Record:
-        """Raises NotFoundError, and CorruptError where a store finds damage."""
+    async def get(self, key: str, *, sure: bool = False) -> Record:
+        """The record; a server that others have deposed a moment ago may tell of a former one.
+
+        What is decided by that fails its compare-and-set. With ``sure`` it is what is recorded at
+        this moment, for decisions that have none. Raises NotFoundError of what is surely not
+        there, and CorruptError where a store finds damage.
+        """
 
     async def put(
         self,

@@ -19,7 +19,7 @@ from holdfast.transport.message import Message
 from holdfast.transport.observer import Observer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from holdfast.transport.connection import Connection, Route
     from holdfast.transport.observer import Denied
@@ -89,9 +89,8 @@ class Inbox(Observer):
         *,
         headers: Mapping[str, str] | None = None,
         timeout_seconds: float,
-        passing_over: Callable[[Message], bool] | None = None,
     ) -> Message:
-        """Send and wait for one reply: the first that is not of those to pass over.
+        """Send and wait for one reply.
 
         Raises NoRespondersError, UnavailableError and ForbiddenError (of all three it is sure that
         nothing was applied), TimeoutError (unknown).
@@ -102,10 +101,7 @@ class Inbox(Observer):
         loop = asyncio.get_running_loop()
         reply: asyncio.Future[Message] = loop.create_future()
         token = format(next(self._tokens), "x")
-        receive = partial(_answer, reply)
-        if passing_over is not None:
-            receive = partial(_answer_unless, passing_over, reply)
-        self._receivers[token] = receive, subject
+        self._receivers[token] = partial(_answer, reply), subject
         try:
             address = f"{self.prefix}.{token}"
             self._connection.send(subject, data, reply=address, headers=headers)
@@ -162,13 +158,6 @@ class Inbox(Observer):
 def _answer(reply: asyncio.Future[Message], message: Message) -> None:
     if not reply.done():
         reply.set_result(message)
-
-
-def _answer_unless(
-    passing_over: Callable[[Message], bool], reply: asyncio.Future[Message], message: Message
-) -> None:
-    if not passing_over(message):
-        _answer(reply, message)
 
 
 def _time_out(reply: asyncio.Future[Message]) -> None:

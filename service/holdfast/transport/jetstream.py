@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from holdfast.deadline import deadline
 from holdfast.errors import HoldfastError, NotFoundError, OutcomeUnknownError, UnavailableError
 from holdfast.transport.inbox import raise_for_status
-from holdfast.transport.jetstream_calls import NOBODY, Tries, attempt_seconds, is_not_now
+from holdfast.transport.jetstream_calls import NO_TIME, NOBODY, Tries, attempt_seconds, is_not_now
 from holdfast.transport.jetstream_direct import DirectReads
 from holdfast.transport.jetstream_messages import (
     BATCH_COMMIT,
@@ -60,6 +61,9 @@ CATCH_UP_SECONDS: Final = 10.0
 
 _BEHIND_ALL: Final = 1 << 40
 """An offset from which on no subjects are told, but how many there are."""
+
+_PURGE_SECONDS: Final = 20.0
+"""For a purge and the looks at what is left; a failover takes up to 16."""
 
 _BELIEVED_TRIES: Final = 5
 _WRITE_TRIES: Final = 3
@@ -182,21 +186,53 @@ class JetStream(DirectReads):
     async def purge(self, stream: str, subject: str, *, up_to: int | None = None) -> None:
         """Remove the messages on ``subject``, all or those up to and with sequence ``up_to``.
 
-        Raises UnavailableError, OutcomeUnknownError: also where nobody knows a leader, for one may
-        have taken it.
+        It is sent again while any of them is there. So without ``up_to`` it is for subjects on
+        which nobody will count again. Raises UnavailableError (surely not applied),
+        OutcomeUnknownError.
         """
         query: dict[str, Any] = {"filter": subject}
         if up_to is not None:
             query["seq"] = up_to + 1
         body = msgspec.json.encode(query)
-        try:
-            message = await self._request(f"{self._purges}{stream}", body, None)
-        except TimeoutError as error:
+        maybe_applied = False
+        failure: HoldfastError = UnavailableError(NO_TIME)
+        tries = self._tries(_WRITE_TRIES)
+        with deadline(_PURGE_SECONDS):
+            while tries.is_first() or await tries.wait():
+                try:
+                    message = await self._request(f"{self._api}.STREAM.PURGE.{stream}", body, None)
+                except (NotNowError, TimeoutError):
+                    # A server that knows no leader hides the answer of the leader that took it.
+                    maybe_applied = True
+                    if await self._is_purged(stream, subject, up_to):
+                        return
+                except UnavailableError as error:
+                    failure = error
+                    if isinstance(error, ApiRefusedError):
+                        break
+                else:
+                    answer = msgspec.json.decode(message.data, type=Ack)
+                    if answer.error is None:
+                        return
+                    failure = read_failure(answer.error)
+                    break
+        if maybe_applied:
             msg = "the store did not say whether it removed the data"
-            raise OutcomeUnknownError(msg) from error
-        answer = msgspec.json.decode(message.data, type=Ack)
-        if answer.error is not None:
-            raise read_failure(answer.error)
+            raise OutcomeUnknownError(msg) from failure
+        raise failure
+
+    async def _is_purged(self, stream: str, subject: str, up_to: int | None) -> bool:
+        """Whether a believed leader has no message on ``subject``, or none up to ``up_to``."""
+
+        async def first() -> StoredMessage | None:
+            found = await self.next_message(stream, subject, 1)
+            is_behind = found is not None and up_to is not None and found.sequence > up_to
+            return None if is_behind else found
+
+        try:
+            return await self.surely(stream, first) is None
+        except UnavailableError:
+            return False
 
     async def last_message(self, stream: str, subject: str) -> StoredMessage | None:
         """The last message on ``subject``, from the stream's leader; None when there is none."""

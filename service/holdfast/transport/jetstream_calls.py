@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 ATTEMPT_SECONDS: Final = 4.0
 NOBODY: Final = "the store is not available: no JetStream, no such bucket or no leader"
-_NO_TIME: Final = "there was no time left to ask the store"
+NO_TIME: Final = "there was no time left to ask the store"
 _FIRST_WAIT_SECONDS: Final = 0.25
 _LONGEST_WAIT_SECONDS: Final = 1.5
 _READ_TRIES: Final = 1
@@ -59,7 +59,6 @@ class JetStreamCalls:
         self.connection = connection
         self._inbox = inbox
         self._api = f"$JS.{domain}.API" if domain else "$JS.API"
-        self._purges = f"{self._api}.STREAM.PURGE."
         self._patience_seconds = patience_seconds
 
     async def api(self, verb: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -98,22 +97,17 @@ class JetStreamCalls:
             except TimeoutError as error:
                 failure = UnavailableError("the store did not answer in time")
                 failure.__cause__ = error
-        raise failure or UnavailableError(_NO_TIME)
+        raise failure or UnavailableError(NO_TIME)
 
     async def _request(
         self, subject: str, data: bytes | memoryview, headers: Mapping[str, str] | None
     ) -> Message:
-        # Each server of a stream may say that it knows no leader, and the leader take the purge.
-        is_for_leader = subject.startswith(self._purges)
         with self._asking():
             message = await self._inbox.request(
-                subject,
-                data,
-                headers=headers,
-                timeout_seconds=attempt_seconds(),
-                passing_over=_says_not_now if is_for_leader else None,
+                subject, data, headers=headers, timeout_seconds=attempt_seconds()
             )
-            if _says_not_now(message):
+            # Stored messages have headers, and may look like anything; answers have none.
+            if SEQUENCE not in message.headers and is_not_now(message.data):
                 raise NotNowError(NOBODY)
         return message
 
@@ -205,11 +199,6 @@ class Tries:
 def attempt_seconds() -> float:
     """Seconds for one attempt; not above 0 when the request that it serves is overdue."""
     return seconds_left(ATTEMPT_SECONDS)
-
-
-def _says_not_now(message: Message) -> bool:
-    """Stored messages have headers, and may look like anything; answers have none."""
-    return SEQUENCE not in message.headers and is_not_now(message.data)
 
 
 def is_not_now(answer: bytes | memoryview) -> bool:

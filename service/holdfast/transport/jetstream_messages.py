@@ -50,7 +50,9 @@ TURNED_AWAY: Final = frozenset({_BATCH_INCOMPLETE, _TOO_MANY_BATCHES, _TOO_MANY_
 soon."""
 
 NOT_NOW: Final = frozenset({10007, 10008, 10009, 10118})
-"""No leader, no quorum or not enough of the cluster up at the moment: nothing was applied."""
+"""No leader, no quorum or not enough of the cluster up at the moment: nothing was applied.
+
+But any server of a stream may say so of a purge, and the leader have taken it."""
 
 _TOLD_SEQUENCE: Final = re.compile(r"wrong last sequence: (\d{1,20})", re.ASCII)
 _FULL: Final = frozenset({10047, 10051, 10077, 10122, 10023, 10054})

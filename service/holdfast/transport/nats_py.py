@@ -2,7 +2,7 @@
 
 nats-py keeps the handshake, authentication, server pool, pings and reconnects. The way of every
 byte is ours: receiving parses in place (``parser``) and hands messages to a plain function without
-a queue or a task in between; sending queues header, payload and line end without joining them.
+a queue or a task in between; sending queues header, payload and line end, joined where short.
 The overridden methods are nats-py 2.16's; the dependency is pinned to that minor version and
 ``tests/nats/test_nats_py.py`` fails when they change. Nothing of it gets further: its errors
 become ours here.

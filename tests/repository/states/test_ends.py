@@ -314,11 +314,11 @@ class PartialRecords(MemoryRecordStore):
     lost = ""
 
     @override
-    async def get(self, key: str) -> Record:
+    async def get(self, key: str, *, sure: bool = False) -> Record:
         """See `RecordStore.get`."""
         if key == self.lost:
             raise UnavailableError
-        return await super().get(key)
+        return await super().get(key, sure=sure)
 
 
 async def test_one_record_out_of_reach_does_not_keep_others_from_knowing_how_far_logs_went(

@@ -74,6 +74,21 @@ def stop_once(stop: Callable[[], object], status: int) -> None:
         signal.signal(number, stop_now)
 
 
+async def until_stopped(work: Coroutine[Any, Any, None], status: int = exit_codes.OK) -> bool:
+    """Do ``work`` until SIGINT or SIGTERM; whether it came to its end. Raises what it raises.
+
+    Else the process ends soon with ``status``: nobody may read what is being printed.
+    """
+    import asyncio  # noqa: PLC0415 - as below
+
+    loop, task = asyncio.get_running_loop(), asyncio.create_task(work)
+    stop_once(lambda: loop.call_soon_threadsafe(task.cancel), status)
+    await asyncio.wait([task])
+    if not task.cancelled():
+        task.result()
+    return not task.cancelled()
+
+
 async def ending_soon(work: Coroutine[Any, Any, int]) -> int:
     """The status that ``work`` gives; the process ends soon once it has come to an end.
 

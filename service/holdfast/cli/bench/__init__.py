@@ -16,6 +16,8 @@ import uvloop
 from cyclopts import App, Parameter
 from rich.console import Console
 
+from holdfast.cli.base import exit_codes
+from holdfast.cli.base.ending import until_stopped
 from holdfast.cli.base.output import status_line
 from holdfast.cli.bench.blobs import OTHER_PROMISES, SPEEDS, BlobRun, run_blob_bench
 from holdfast.cli.bench.report import Promise, Report, Sync, judge, write_report
@@ -181,7 +183,10 @@ def state(
         directory=directory,
     )
     telling = _tell(partial(run_state_bench, run), STATE_PROMISES, json=json)
-    asyncio.run(telling, loop_factory=uvloop.new_event_loop)
+    # uvloop takes an interrupt that comes while it reads for a fault of that connection.
+    work = until_stopped(telling, exit_codes.INTERRUPTED)
+    if not asyncio.run(work, loop_factory=uvloop.new_event_loop):
+        raise KeyboardInterrupt
 
 
 async def _tell(bench: Bench, promises: Iterable[Promise], *, json: bool) -> None:

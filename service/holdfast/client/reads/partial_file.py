@@ -7,6 +7,7 @@ A link stays a link: the file it names is the one that is replaced.
 
 from __future__ import annotations
 
+import asyncio
 import io
 import os
 import secrets
@@ -17,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final, Protocol
 
-from holdfast.client.from_thread import DaemonThread
+from holdfast.client.from_thread import PIPE_STOP_SECONDS, STOP_SECONDS, DaemonThread
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
@@ -179,10 +180,22 @@ def opened_target(target: str | os.PathLike[str] | SupportsWrite) -> Iterator[Su
         yield target
 
 
+def stop_seconds_of(file: SupportsWrite) -> float:
+    """Seconds to wait for a write under way: to a pipe or a terminal it may never end."""
+    try:
+        mode = os.fstat(file.fileno()).st_mode  # type: ignore[attr-defined]
+    except (AttributeError, OSError, ValueError):  # it is no file of the system
+        return STOP_SECONDS
+    return STOP_SECONDS if stat.S_ISREG(mode) else PIPE_STOP_SECONDS
+
+
 async def write_to(
     target: str | os.PathLike[str] | SupportsWrite, incoming: AsyncGenerator[memoryview]
 ) -> int:
-    """Write what comes to a path or file object; how many bytes. See ``partial_file``."""
+    """Write what comes to a path or file object; how many bytes. See ``partial_file``.
+
+    When the caller is cancelled, a write under way is waited for, for ``stop_seconds_of`` the file.
+    """
     size = 0
     async with aclosing(incoming):
         with opened_target(target) as file:
@@ -190,7 +203,12 @@ async def write_to(
             thread = DaemonThread("holdfast-write")
             try:
                 async for piece in incoming:
-                    await thread.do(partial(write_whole, file, piece))
+                    writing = thread.do(partial(write_whole, file, piece))
+                    try:
+                        await asyncio.shield(writing)
+                    except asyncio.CancelledError:
+                        await asyncio.wait([writing], timeout=stop_seconds_of(file))
+                        raise
                     size += len(piece)
             finally:
                 thread.end()

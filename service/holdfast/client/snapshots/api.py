@@ -17,7 +17,13 @@ from holdfast.archive.restore.options import RestoreOptions, check_options, limi
 from holdfast.archive.restore.owners import chosen_privileges, parse_owners
 from holdfast.client.links import make_link
 from holdfast.client.pages import pages, rows
-from holdfast.client.reads.partial_file import SupportsWrite, opened_target, write_to, write_whole
+from holdfast.client.reads.partial_file import (
+    SupportsWrite,
+    opened_target,
+    stop_seconds_of,
+    write_to,
+    write_whole,
+)
 from holdfast.client.requests import ATTEMPT_SECONDS, Requester
 from holdfast.client.snapshots.content import stream_file
 from holdfast.client.snapshots.paths import (
@@ -417,6 +423,7 @@ class Snapshots:
                 lambda piece: write_whole(file, piece),
                 progress,
                 is_ours=bool(record.node),
+                stop_seconds=stop_seconds_of(file),
             )
 
     def verify(self, key: str) -> AsyncGenerator[SnapshotVerified]:

@@ -20,9 +20,10 @@ from holdfast.archive.create.source import DirectorySource
 from holdfast.archive.create.walk import WalkOptions
 from holdfast.archive.file_systems import racy_ns
 from holdfast.archive.tar.source import TarSource
+from holdfast.client.from_thread import PIPE_STOP_SECONDS
 from holdfast.client.snapshots.lease import PendingSnapshot
 from holdfast.client.snapshots.packs import PackTransport
-from holdfast.client.snapshots.thread import PIPE_STOP_SECONDS, ProgressRelay, in_thread
+from holdfast.client.snapshots.thread import ProgressRelay, in_thread
 from holdfast.client.snapshots.wait import raise_failure
 from holdfast.client.sources import SupportsRead, read_block
 from holdfast.domain.digest import Digest

@@ -20,7 +20,7 @@ from holdfast.archive.read.snapshot import (
     SnapshotReader,
 )
 from holdfast.client.snapshots.packs import PackTransport
-from holdfast.client.snapshots.thread import PIPE_STOP_SECONDS, in_thread
+from holdfast.client.snapshots.thread import in_thread
 from holdfast.domain.limits import MIB
 
 if TYPE_CHECKING:
@@ -104,11 +104,13 @@ async def export_into(
     relay: OnBytes | None,
     *,
     is_ours: bool,
+    stop_seconds: float,
 ) -> int:
     """Have ``write`` called with all bytes in order, in a thread; how many there were.
 
-    ``relay`` is told (bytes done, bytes in all) in the event loop. Raises as ``export_here``, and
-    what ``write`` raises.
+    ``relay`` is told (bytes done, bytes in all) in the event loop. When the caller is cancelled, a
+    write under way is waited for, for ``stop_seconds`` at most. Raises as ``export_here``, and what
+    ``write`` raises.
     """
     loop = asyncio.get_running_loop()
 
@@ -126,8 +128,7 @@ async def export_into(
                     loop.call_soon_threadsafe(relay, done, plan.size)
             return done
 
-        # Nobody can end a write to a pipe that is not read: it is left alone.
-        return await in_thread(work, on_stop=store.close, stop_seconds=PIPE_STOP_SECONDS)
+        return await in_thread(work, on_stop=store.close, stop_seconds=stop_seconds)
 
 
 async def _next_piece(

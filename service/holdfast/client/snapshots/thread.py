@@ -12,7 +12,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from holdfast.client.from_thread import settle
+from holdfast.client.from_thread import STOP_SECONDS, settle
 from holdfast.deadline import look_at
 from holdfast.protocol.snapshots import SnapshotProgress
 
@@ -23,12 +23,6 @@ if TYPE_CHECKING:
     from holdfast.client.snapshots.wait import OnProgress
 
 T = TypeVar("T")
-
-STOP_SECONDS: Final = 30.0
-"""Time to wait for a thread that was told to stop: it may be amid a slow file."""
-
-PIPE_STOP_SECONDS: Final = 0.5
-"""The same of one that may read from somebody else's pipe, or write to it."""
 
 PROGRESS_SECONDS: Final = 0.1
 

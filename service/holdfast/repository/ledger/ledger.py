@@ -154,10 +154,12 @@ class Ledger:
         """The store of that bucket."""
         self._records = records
 
-    async def get(self, kind: RecordKind[RecordT], name: str) -> Held[RecordT]:
-        """Raises NotFoundError, CorruptError."""
+    async def get(
+        self, kind: RecordKind[RecordT], name: str, *, sure: bool = False
+    ) -> Held[RecordT]:
+        """The record, ``sure`` as in `RecordStore.get`. Raises NotFoundError, CorruptError."""
         try:
-            return kind.read(await self._records.get(kind.key(name)))
+            return kind.read(await self._records.get(kind.key(name), sure=sure))
         except NotFoundError as error:
             raise NotFoundError(f"no such {kind.noun}") from error
 

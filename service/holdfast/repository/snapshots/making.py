@@ -101,7 +101,7 @@ class SnapshotLedger:
         self._manifests = manifests
         self._sources = sources
         self._on_removed = on_removed
-        self.securing = Securing(packs, self.get)
+        self.securing = Securing(packs, partial(self.get, sure=True))
 
     # --- making ---
 
@@ -125,19 +125,20 @@ class SnapshotLedger:
         check_labels(labels)
         keys = await self._listing.of_app(app)
         fresh = SnapshotKey(app, self._next_id(keys))
-        (text, repeated), parent = await asyncio.gather(
-            self.ops.claim(op_id, str(fresh)),
-            self._choose_parent([] if alone else keys, made_by_worker=bool(owner.node)),
+        choosing = asyncio.create_task(
+            self._choose_parent([] if alone else keys, made_by_worker=bool(owner.node))
         )
-        key = _key_of_op(text, app)
-        if op_id is not None and repeated:
-            try:
-                return await self._held(key), True
-            except NotFoundError as error:
-                if await self.ops.was_removed(op_id):
-                    msg = f"the snapshot {key} of this request was removed"
-                    raise ConflictError(msg) from error
-                # else its maker did not get so far
+        try:
+            text, repeated = await self.ops.claim(op_id, str(fresh))
+            key = _key_of_op(text, app)
+            if op_id is not None and repeated:
+                earlier = await self._made_by(op_id, key)
+                if earlier is not None:
+                    return earlier, True
+            parent = await choosing
+        finally:
+            choosing.cancel()  # a repeat needs none
+            await asyncio.gather(choosing, return_exceptions=True)
         record = StoredSnapshot(
             app=app,
             id=key.id,
@@ -156,6 +157,19 @@ class SnapshotLedger:
             if op_id is None:
                 raise
             return await self._held(key), True  # a repeat of this request was quicker
+
+    async def _made_by(self, op_id: str, key: SnapshotKey) -> Held[StoredSnapshot] | None:
+        """What an earlier request with ``op_id`` made; None where it did not get so far.
+
+        Raises ConflictError where that was removed.
+        """
+        try:
+            return await self._held(key)
+        except NotFoundError as error:
+            if await self.ops.was_removed(op_id):
+                msg = f"the snapshot {key} of this request was removed"
+                raise ConflictError(msg) from error
+            return None
 
     def _next_id(self, keys: Sequence[SnapshotKey]) -> str:
         """A fresh id, later than those of an app's snapshots (newest first), removed ones too."""
@@ -280,10 +294,13 @@ class SnapshotLedger:
         # Its client renews it, too; that the root is another's is a reason to stop.
         carried = Carried(self._ledger, held, partial(_check_announced, digest))
         every_seconds = held.record.lease.seconds / RENEWALS_PER_LEASE
-        async with self._manifests.opened(
-            digest, every_seconds=every_seconds, beat=carried.renew
-        ) as reader:
-            missing = await self.securing.of_manifest(held.record, reader, carried.renew)
+        try:
+            async with self._manifests.opened(
+                digest, every_seconds=every_seconds, beat=carried.renew
+            ) as reader:
+                missing = await self.securing.of_manifest(held.record, reader, carried.renew)
+        except UnreadableError as error:
+            return Commit(carried.record, error.digests)
         if missing:
             return Commit(carried.record, missing[:MAX_MISSING])
         await carried.renew(partial(self.finished, digest=digest, totals=totals))
@@ -291,12 +308,12 @@ class SnapshotLedger:
 
     # --- looking up, removing ---
 
-    async def get(self, key: SnapshotKey) -> StoredSnapshot:
-        """Raises NotFoundError."""
-        return (await self._held(key)).record
+    async def get(self, key: SnapshotKey, *, sure: bool = False) -> StoredSnapshot:
+        """The record, ``sure`` as in `RecordStore.get`. Raises NotFoundError."""
+        return (await self._held(key, sure=sure)).record
 
-    async def _held(self, key: SnapshotKey) -> Held[StoredSnapshot]:
-        return await self._ledger.get(SNAPSHOT, snapshot_name(key))
+    async def _held(self, key: SnapshotKey, *, sure: bool = False) -> Held[StoredSnapshot]:
+        return await self._ledger.get(SNAPSHOT, snapshot_name(key), sure=sure)
 
     async def get_readable(self, key: SnapshotKey) -> tuple[StoredSnapshot, Digest]:
         """A snapshot that is ``ok``, and its root. Raises NotFoundError, ConflictError."""

@@ -89,13 +89,21 @@ class Manifests:
     ) -> AsyncGenerator[SnapshotReader]:
         """A manifest that was looked through, to be read once more, in its turn.
 
-        ``beat`` is awaited as in `look_through`. Raises CorruptError, TooLargeError.
+        ``beat`` is awaited as in `look_through`. Raises CorruptError, UnreadableError (it was
+        stored when it was looked through, and is not any more), TooLargeError.
         """
         turn = asyncio.ensure_future(self._one.acquire())
         try:
             await _beating(turn, every_seconds, beat)
             with closing(self._open_store(CACHE_BYTES)) as store:
-                yield await self._open(store, root)
+                noting = _Noting(store)
+                try:
+                    yield await self._open(noting, root)
+                except CorruptError as error:
+                    if not noting.wanting:
+                        raise
+                    self._sound.pop(root, None)
+                    raise UnreadableError([*noting.wanting]) from error
         finally:
             if not turn.cancel() and not turn.cancelled():
                 self._one.release()

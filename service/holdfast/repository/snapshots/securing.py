@@ -55,7 +55,10 @@ class Securing:
     def __init__(
         self, packs: Packs, get: Callable[[SnapshotKey], Awaitable[StoredSnapshot]]
     ) -> None:
-        """``get`` gives the record of a snapshot as it is now, or raises NotFoundError."""
+        """``get`` gives the record of a snapshot as it surely is now, or raises NotFoundError.
+
+        No compare-and-set would find out that a parent was removed before.
+        """
         self._packs = packs
         self._get = get
 

@@ -104,8 +104,9 @@ class DiskRecordStore(CheckedChanges, DatabaseStore):
         self._clock = clock
         self._told: set[str] = set()
 
-    async def get(self, key: str) -> Record:
+    async def get(self, key: str, *, sure: bool = False) -> Record:
         """See `RecordStore.get`. Raises CorruptError when the row does not match its checksum."""
+        del sure
         check_record_key(key)
         found = await self._read(partial(_live, key=key, clock=self._clock))
         if found is None:

@@ -89,9 +89,10 @@ class KeyValueRecordStore(CheckedChanges):
         self._marker_ttl = marker_ttl
         self._reader = StreamReader(jetstream, self.stream)
 
-    async def get(self, key: str) -> Record:
+    async def get(self, key: str, *, sure: bool = False) -> Record:
         """See RecordStore."""
-        message = await self._js.surely(self.stream, lambda: self._live(key))
+        ask = self._js.believed if sure else self._js.surely
+        message = await ask(self.stream, lambda: self._live(key))
         if message is None:
             raise NotFoundError("no such record")
         return self._record(message)

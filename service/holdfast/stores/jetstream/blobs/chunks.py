@@ -324,9 +324,12 @@ class ObjectChunks:
                 yield early.pop(part)
                 part += 1
 
-    async def remove(self, nuid: str) -> None:
-        """Remove the chunks under ``nuid``. Raises UnavailableError, OutcomeUnknownError."""
-        await self._js.purge(self._stream, chunk_subject(self._bucket, nuid))
+    async def remove(self, nuid: str, *, up_to: int | None = None) -> None:
+        """Remove the chunks under ``nuid``, which will never be a blob's, or those up to ``up_to``.
+
+        Raises UnavailableError, OutcomeUnknownError.
+        """
+        await self._js.purge(self._stream, chunk_subject(self._bucket, nuid), up_to=up_to)
 
     async def remove_forgotten(self, nuid: str, unknown: str) -> None:
         """Remove the chunks of a blob whose record is gone. Raises OutcomeUnknownError, saying so.

@@ -75,8 +75,8 @@ class ObjectClaims:
                 raise refused.translate() from refused
             return None
 
-    async def end(self, nuid: str, sequence: int | None = None) -> None:
-        """Remove the claim, if it is no later than the one at ``sequence``; None: any."""
+    async def end(self, nuid: str, sequence: int) -> None:
+        """Remove the claim, if it is no later than the one at ``sequence``."""
         subject = claim_subject(self._bucket, nuid)
         await self._js.purge(self._stream, subject, up_to=sequence)
 

@@ -76,7 +76,7 @@ class ObjectLeftovers:
         """See Leftovers."""
         found = await self._claims.find(copy)
         if found is not None and found.state is ClaimState.GOING:
-            await self._remove(copy)
+            await self._remove(copy, found.sequence)
             return None
         is_claimed = found is not None and found.state is ClaimState.CLAIMED
         if is_claimed and found is not None and not (found.at and abandoned(found.at)):
@@ -92,15 +92,19 @@ class ObjectLeftovers:
 
     async def remove(self, copy: str, mark: str) -> bool:
         """See Leftovers."""
-        if await self._claims.write(copy, ClaimState.GOING, int(mark)) is None:
+        going = await self._claims.write(copy, ClaimState.GOING, int(mark))
+        if going is None:
             return False
-        await self._remove(copy)
+        await self._remove(copy, going)
         return True
 
-    async def _remove(self, copy: str) -> None:
-        """Remove a copy that is going: the chunks, and then the claim."""
-        await self._chunks.remove(copy)
-        await self._claims.end(copy)
+    async def _remove(self, copy: str, going: int) -> None:
+        """Remove a copy whose claim says so since ``going``: its chunks of then, and the claim.
+
+        Later ones are not meant: once another has ended the claim, a late writer may count on them.
+        """
+        await self._chunks.remove(copy, up_to=going)
+        await self._claims.end(copy, going)
 
 
 def _named_by(record: StoredMessage) -> tuple[str, ...]:
