@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
     from typing import Any, Never
 
-END_SECONDS: Final = 10.0
-"""Time for what a program does on its way out."""
+END_SECONDS: Final = 60.0
+"""Time for what a program does on its way out: it may stop servers and remove many files."""
 
 _STOPPING: Final = (signal.SIGINT, signal.SIGTERM)
 
@@ -122,10 +122,11 @@ async def until_stopped(work: Coroutine[Any, Any, None]) -> None:
         task.result()
 
 
-async def ending_soon(work: Coroutine[Any, Any, int]) -> int:
+async def ending_soon(work: Coroutine[Any, Any, int], *, seconds: float | None = None) -> int:
     """The status that ``work`` gives; the process ends soon once it has come to an end.
 
-    At once if it is told to stop then: what the event loop does at a signal is over.
+    In ``seconds``, see `end_soon`; at once if it is told to stop then: what the event loop does at
+    a signal is over.
     """
     import asyncio  # noqa: PLC0415 - as above
 
@@ -140,7 +141,7 @@ async def ending_soon(work: Coroutine[Any, Any, int]) -> int:
             for number in _STOPPING:
                 asyncio.get_running_loop().remove_signal_handler(number)
             _end_at_once_next(status)
-        end_soon(status)
+        end_soon(status, seconds=seconds)
     return status
 
 
