@@ -198,13 +198,16 @@ async def test_a_worker_stops_when_its_store_gets_a_form_that_it_does_not_know(
         record = await stores.records.get(KEY)
         found = msgspec.json.decode(record.value, type=Deployment)
         newer = msgspec.json.encode(msgspec.structs.replace(found, format=FORMAT + 1))
-        running = asyncio.create_task(run_worker(config))
+        told = asyncio.Event()
+        running = asyncio.create_task(run_worker(config, on_stop=told.set))
         async with await holdfast.connect(servers=nats_url, prefix="outgrown") as client:
             while not await client.workers(0.2):
                 assert not running.done()
+        assert not told.is_set()
         await stores.records.put(KEY, newer, expected=record.revision)
 
         assert await running == 1
+        assert told.is_set()
 
 
 @pytest.mark.nats

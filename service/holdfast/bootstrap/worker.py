@@ -47,7 +47,7 @@ from holdfast.repository.uploads.uploads import UploadService
 from holdfast.runtime.dispatch import Dispatcher
 from holdfast.runtime.format_watch import FormatWatch
 from holdfast.runtime.freshness import PROVE_SECONDS, Freshness
-from holdfast.runtime.lifecycle import Chore, WorkersConnection, serve_until_stopped
+from holdfast.runtime.lifecycle import Chore, EventThatTells, WorkersConnection, serve_until_stopped
 from holdfast.runtime.metrics import serve_metrics, show
 from holdfast.runtime.peers import LOOK_SECONDS, Peers
 from holdfast.runtime.startup import (
@@ -98,25 +98,20 @@ async def run_worker(
     tracer: Tracer = NO_TRACER,
     on_stop: Callable[[], None] = lambda: None,
 ) -> int:
-    """Answer requests until SIGTERM or SIGINT, which calls ``on_stop``; the process's exit status.
+    """Answer requests until SIGTERM or SIGINT; the process's exit status.
 
     ``renew`` gives ``config.nats`` anew, for each time that the connection is made again.
-    ``tracer`` makes a span of each request.
+    ``tracer`` makes a span of each request. ``on_stop`` is called when the worker is to end: by a
+    signal, a store of a later form, or a connection that is lost.
 
     0 after draining; 1 when the connection is closed for good, so that a supervisor starts another,
     and when the store has got a form of a later version.
     Raises HoldfastError, once it is logged, when the start-up checks refuse.
     """
     loop = asyncio.get_running_loop()
-    stop, lost = asyncio.Event(), asyncio.Event()
-
-    def stop_now() -> None:
-        if not stop.is_set():
-            stop.set()
-            on_stop()
-
+    stop, lost = EventThatTells(on_stop), EventThatTells(on_stop)
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop_now)
+        loop.add_signal_handler(number, stop.set)
     try:
         with missing_right_told():
             connection = await connect(config.nats, observer=WorkersConnection(lost), renew=renew)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Final
 
 from cyclopts import App, CycloptsError
@@ -9,6 +11,7 @@ from cyclopts import App, CycloptsError
 from holdfast.cli import own_version
 from holdfast.cli.base import exit_codes
 from holdfast.cli.base.arguments import note_literal
+from holdfast.cli.base.ending import run_in_loop
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,8 +55,6 @@ def build_app() -> App:
         version=own_version,
         help_format="plaintext",
         exit_on_error=False,
-        result_action="return_value",
-        suppress_keyboard_interrupt=False,
     )
     for name, target, summary in COMMANDS:
         app.command(target, name=name, help=summary)
@@ -68,7 +69,9 @@ def run(words: Sequence[str]) -> int:
 
         configure_for(words[0])
     try:
-        status = build_app()(words)
+        command, bound, _ = build_app().parse_args(words)
     except CycloptsError:
         return exit_codes.USAGE  # the message has been written
+    call = partial(command, *bound.args, **bound.kwargs)
+    status = run_in_loop(call) if iscoroutinefunction(command) else call()
     return status if isinstance(status, int) else exit_codes.OK

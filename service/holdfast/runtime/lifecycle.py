@@ -38,6 +38,21 @@ class Chore:
     jitter: float = 0.0
 
 
+class EventThatTells(asyncio.Event):
+    """An event that calls ``tell`` when it is set, whoever sets it."""
+
+    def __init__(self, tell: Callable[[], None]) -> None:
+        """``tell`` is not called again while it is set."""
+        super().__init__()
+        self._tell = tell
+
+    @override
+    def set(self) -> None:
+        if not self.is_set():
+            super().set()
+            self._tell()
+
+
 class WorkersConnection(Observer):
     """Logs how a worker's connection fares, and sets ``lost`` once it is closed for good."""
 

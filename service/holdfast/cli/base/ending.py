@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from holdfast.cli.base import exit_codes
@@ -17,11 +18,12 @@ from holdfast.cli.base.exit_codes import exit_code_of
 from holdfast.errors import HoldfastError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from asyncio import AbstractEventLoop, Task
+    from collections.abc import Callable, Coroutine, Iterator
     from typing import Any, Never
 
-END_SECONDS: Final = 10.0
-"""Time for what a program does on its way out."""
+END_SECONDS: Final = 60.0
+"""Time for what a program does on its way out: it may stop servers and remove many files."""
 
 _STOPPING: Final = (signal.SIGINT, signal.SIGTERM)
 
@@ -36,11 +38,33 @@ class _Overdue:
         os._exit(self._status)
 
 
+class _Cancel:
+    """What SIGINT and SIGTERM do while an event loop runs: they have it cancel ``task``.
+
+    An exception amid whatever runs would leave a loop or a library with half a step done. The
+    process ends soon with ``status``, and at once at the next signal.
+    """
+
+    def __init__(self, task: Task[Any], status: int) -> None:
+        self.was_called = False
+        self._task = task
+        self._status = status
+
+    def __call__(self, *_: object) -> None:
+        self.was_called = True
+        _end_at_once_next(self._status)
+        end_soon(self._status)
+        loop = self._task.get_loop()
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(self._task.cancel)
+
+
 def take_signals(*, is_serving: bool) -> None:
     """Have SIGINT and SIGTERM raise KeyboardInterrupt; the second of them ends the process at once.
 
-    SIGINT stays ignored where it is, as a shell has it for what runs in the background, unless
-    this ``is_serving``. For the main thread of a program.
+    While a command runs in an event loop they cancel it instead: see `run_in_loop`. SIGINT stays
+    ignored where it is, as a shell has it for what runs in the background, unless this
+    ``is_serving``. For the main thread of a program.
     """
     signal.signal(signal.SIGALRM, _Overdue(exit_codes.INTERRUPTED))
     signal.signal(signal.SIGTERM, _interrupt)
@@ -58,43 +82,53 @@ def end_soon(status: int, *, seconds: float | None = None) -> None:
         signal.setitimer(signal.ITIMER_REAL, END_SECONDS if seconds is None else seconds)
 
 
-def stop_once(stop: Callable[[], object], status: int) -> None:
-    """Have the next SIGINT or SIGTERM call ``stop``, and the process end soon with ``status``.
+def run_in_loop[T](
+    command: Callable[[], Coroutine[Any, Any, T]],
+    *,
+    loop_factory: Callable[[], AbstractEventLoop] | None = None,
+) -> T:
+    """What ``command`` gives, run in an event loop of its own. Raises what it raises.
 
-    The one after that ends it at once. ``stop`` is called in the main thread, between any two
-    steps that it makes.
-    """
-
-    def stop_now(*_: object) -> None:
-        _end_at_once_next(status)
-        end_soon(status)
-        stop()
-
-    for number in _STOPPING:
-        signal.signal(number, stop_now)
-
-
-async def until_stopped(work: Coroutine[Any, Any, None], status: int = exit_codes.OK) -> bool:
-    """Do ``work`` until SIGINT or SIGTERM; whether it came to its end. Raises what it raises.
-
-    Else the process ends soon with ``status``: nobody may read what is being printed.
-    """
-    import asyncio  # noqa: PLC0415 - as below
-
-    loop, task = asyncio.get_running_loop(), asyncio.create_task(work)
-    stop_once(lambda: loop.call_soon_threadsafe(task.cancel), status)
-    await asyncio.wait([task])
-    if not task.cancelled():
-        task.result()
-    return not task.cancelled()
-
-
-async def ending_soon(work: Coroutine[Any, Any, int]) -> int:
-    """The status that ``work`` gives; the process ends soon once it has come to an end.
-
-    At once if it is told to stop then: what the event loop does at a signal is over.
+    SIGINT and SIGTERM cancel it, which raises KeyboardInterrupt here, and the process ends soon.
+    Where the process is not ours, SIGINT alone does so.
     """
     import asyncio  # noqa: PLC0415 - a version and help need no event loop
+
+    async def result() -> T:
+        return await task
+
+    runner = asyncio.Runner(loop_factory=loop_factory)
+    task = runner.get_loop().create_task(command())
+    with _cancelled_by_signals(task, exit_codes.INTERRUPTED) as cancel, runner:
+        try:
+            return runner.run(result())
+        except asyncio.CancelledError:
+            if cancel.was_called:
+                raise KeyboardInterrupt from None
+            raise
+
+
+async def until_stopped(work: Coroutine[Any, Any, None]) -> None:
+    """Do ``work``, in a command, until it ends or SIGINT or SIGTERM. Raises what it raises.
+
+    The process then ends soon with ``exit_codes.OK``: nobody may read what is being printed.
+    """
+    import asyncio  # noqa: PLC0415 - as above
+
+    task = asyncio.create_task(work)
+    with _cancelled_by_signals(task, exit_codes.OK):
+        await asyncio.gather(task, return_exceptions=True)
+    if not task.cancelled():
+        task.result()
+
+
+async def ending_soon(work: Coroutine[Any, Any, int], *, seconds: float | None = None) -> int:
+    """The status that ``work`` gives; the process ends soon once it has come to an end.
+
+    In ``seconds``, see `end_soon`; at once if it is told to stop then: what the event loop does at
+    a signal is over.
+    """
+    import asyncio  # noqa: PLC0415 - as above
 
     status = exit_codes.FAILURE
     try:
@@ -107,7 +141,7 @@ async def ending_soon(work: Coroutine[Any, Any, int]) -> int:
             for number in _STOPPING:
                 asyncio.get_running_loop().remove_signal_handler(number)
             _end_at_once_next(status)
-        end_soon(status)
+        end_soon(status, seconds=seconds)
     return status
 
 
@@ -115,9 +149,28 @@ def _is_ours() -> bool:
     return isinstance(signal.getsignal(signal.SIGALRM), _Overdue)
 
 
+@contextmanager
+def _cancelled_by_signals(task: Task[Any], status: int) -> Iterator[_Cancel]:
+    """Have signals that are ours cancel ``task``, and do afterwards what they did before."""
+    cancel = _Cancel(task, status)
+    former = {number: signal.signal(number, cancel) for number in _STOPPING if _is_taken(number)}
+    try:
+        yield cancel
+    finally:
+        for number, handler in former.items():
+            if signal.getsignal(number) is cancel:  # else one has come: the next is the second
+                signal.signal(number, handler)
+
+
+def _is_taken(number: signal.Signals) -> bool:
+    handler = signal.getsignal(number)
+    return handler is _interrupt or isinstance(handler, _Cancel)
+
+
 def _end_at_once_next(status: int) -> None:
     for number in _STOPPING:
-        signal.signal(number, _Overdue(status))
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _Overdue(status))
 
 
 def _interrupt(*_: object) -> Never:

@@ -6,7 +6,6 @@ repository's ``tests/bench`` compares with other clients and backup tools.
 
 from __future__ import annotations
 
-import asyncio
 import re
 from functools import partial
 from pathlib import Path
@@ -16,8 +15,7 @@ import uvloop
 from cyclopts import App, Parameter
 from rich.console import Console
 
-from holdfast.cli.base import exit_codes
-from holdfast.cli.base.ending import until_stopped
+from holdfast.cli.base.ending import run_in_loop
 from holdfast.cli.base.output import status_line
 from holdfast.cli.bench.blobs import OTHER_PROMISES, SPEEDS, BlobRun, run_blob_bench
 from holdfast.cli.bench.report import Promise, Report, Sync, judge, write_report
@@ -182,11 +180,8 @@ def state(
         workers=at_least("--workers", workers, 1),
         directory=directory,
     )
-    telling = _tell(partial(run_state_bench, run), STATE_PROMISES, json=json)
-    # uvloop takes an interrupt that comes while it reads for a fault of that connection.
-    work = until_stopped(telling, exit_codes.INTERRUPTED)
-    if not asyncio.run(work, loop_factory=uvloop.new_event_loop):
-        raise KeyboardInterrupt
+    telling = partial(_tell, partial(run_state_bench, run), STATE_PROMISES, json=json)
+    run_in_loop(telling, loop_factory=uvloop.new_event_loop)
 
 
 async def _tell(bench: Bench, promises: Iterable[Promise], *, json: bool) -> None:

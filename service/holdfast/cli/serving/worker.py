@@ -21,6 +21,9 @@ from holdfast.runtime.spans import kept_spans
 _ALLOCATIONS_PER_COLLECTION: Final = 20_000
 """Ten times Python's own: a request leaves hardly any cycles behind."""
 
+_LAST_SECONDS: Final = 10.0
+"""After its work: nothing that matters is left to be done."""
+
 _STUCK_SECONDS: Final = 60.0
 """After the drain: a worker that has not ended by then never will."""
 
@@ -51,7 +54,7 @@ def worker(*, flags: WorkerFlags | None = None) -> int:
                 ),
             )
             return asyncio.run(
-                ending_soon(running),
+                ending_soon(running, seconds=_LAST_SECONDS),
                 loop_factory=uvloop.new_event_loop,
             )
         except HoldfastError as error:  # it has been logged
