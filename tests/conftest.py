@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 from typing import TYPE_CHECKING, Final, Protocol
 
 import pytest
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell has it ignored for what runs in its background, and commands that tests start would
+    # take no Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.load_profile(QUICK)  # and pytest's --hypothesis-profile=thorough the other one
 

@@ -111,11 +111,14 @@ def run_in_loop[T](
 async def until_stopped(work: Coroutine[Any, Any, None]) -> None:
     """Do ``work``, in a command, until it ends or SIGINT or SIGTERM. Raises what it raises.
 
-    The process then ends soon with ``exit_codes.OK``: nobody may read what is being printed.
+    The process then ends soon with ``exit_codes.OK``: nobody may read what is being printed. SIGINT
+    is taken where it was ignored, too: there is no other end.
     """
     import asyncio  # noqa: PLC0415 - as above
 
     task = asyncio.create_task(work)
+    if _is_ours() and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, _interrupt)
     with _cancelled_by_signals(task, exit_codes.OK):
         await asyncio.gather(task, return_exceptions=True)
     if not task.cancelled():
