@@ -100,7 +100,7 @@ class TestLive:
         try:
             subject = f"{deployment.prefix}.blob.get"
             body = msgspec.json.encode({**request, "bare": True})
-            return await Inbox(connection).request(subject, body, timeout_seconds=10)
+            return await Inbox(connection).request(subject, body, timeout_seconds=30)
         finally:
             await connection.close()
 
@@ -162,7 +162,7 @@ class TestLive:
             body = msgspec.json.encode({"digest": DIGEST, "bare": True})
             for _ in range(4):
                 connection.send(f"{deployment.prefix}.blob.get", body, reply="elsewhere.a")
-            await connection.wait_flushed(5)
+            await connection.wait_flushed(30)
             for _ in range(4):  # behind those, by the same workers
                 await self.ask(deployment, digest=DIGEST)
             await connection.close()
@@ -259,7 +259,7 @@ class TestNotBare:
         connection = await connect(NatsOptions(servers=(nats_url,)))
         try:
             worker = Answerer(connection, "odd", odd)
-            await connection.wait_flushed(5)
+            await connection.wait_flushed(30)
             async with await connect_client(servers=nats_url, prefix="odd") as client:
                 client.requester.bare.is_on = True
 
@@ -281,7 +281,7 @@ class TestNotBare:
         connection = await connect(NatsOptions(servers=(nats_url,)))
         try:
             worker = Answerer(connection, "vain", odd)
-            await connection.wait_flushed(5)
+            await connection.wait_flushed(30)
             async with await connect_client(servers=nats_url, prefix="vain") as client:
                 for _ in range(4):
                     assert await client.get(DIGEST) == DATA

@@ -52,7 +52,7 @@ async def window(
     head: dict[str, str] = {}
     chunks: list[Msg] = []
     while not head or len(chunks) < int(head["Blob-Parts"]):
-        message = await subscription.next_msg(5)
+        message = await subscription.next_msg(30)
         headers = message.headers or {}
         if "Blob-Digest" in headers:
             assert message.data == b""

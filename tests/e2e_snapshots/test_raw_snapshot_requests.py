@@ -255,9 +255,9 @@ async def test_progress_is_published_while_a_snapshot_is_made(site: Site) -> Non
 
     record = await site.create("watched")
 
-    told = [json.loads((await subscription.next_msg(5)).data)]
+    told = [json.loads((await subscription.next_msg(30)).data)]
     while told[-1]["state"] == "pending":
-        told.append(json.loads((await subscription.next_msg(5)).data))
+        told.append(json.loads((await subscription.next_msg(30)).data))
     with pytest.raises(NatsTimeoutError):
         await subscription.next_msg(0.1)
     await subscription.unsubscribe()

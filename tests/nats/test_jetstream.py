@@ -593,6 +593,6 @@ class TestAFrozenServer:
                     with suppress(UnavailableError):
                         await jetstream.last_message("s", "s.a")
                 await until(lambda: not connection.is_connected)
-            await connection.wait_connected(10)
+            await connection.wait_connected(60)
 
             assert await jetstream.last_message("s", "s.a") is None

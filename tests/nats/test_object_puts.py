@@ -598,7 +598,7 @@ async def test_a_server_that_is_killed_amid_groups_loses_nothing_acknowledged_an
             await until(lambda killed=killed: len(outcomes) > 100 * killed)  # type: ignore[misc]  # this turn's
             kill(server)
             server = start_server(directory=directory, port=port)
-            await connection.wait_connected(10)
+            await connection.wait_connected(60)
         stopped.set()
         await asyncio.gather(*lanes)
 

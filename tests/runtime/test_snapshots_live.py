@@ -79,12 +79,12 @@ async def read_all(ask: Asker, operation: str, **fields: Any) -> bytes:
         subscription = await ask.client.subscribe(inbox)
         body = json.dumps(fields | ({} if cursor is None else {"cursor": cursor})).encode()
         await ask.client.publish(ask.deployment.subject(operation), body, reply=inbox)
-        head = await subscription.next_msg(10)
+        head = await subscription.next_msg(30)
         assert head.headers is not None
         assert code_of(head) == "ok", head.data
         found = [head.data]
         for number in range(int(head.headers.get("Blob-Parts", 0))):
-            piece = await subscription.next_msg(10)
+            piece = await subscription.next_msg(30)
             assert piece.headers == {"Blob-Part": str(number)}
             found.append(piece.data)
         await subscription.unsubscribe()
@@ -107,7 +107,7 @@ async def test_an_app_is_archived_and_restored_where_it_is_whoever_takes_the_req
             created = await ask.json("snapshot.create", {"app": app})
             assert (created["state"], created["node"]) == ("ok", node)
         [record] = (await ask.json("snapshot.list", {"app": "blog", "limit": 1}))["snapshots"]
-        first = json.loads((await heard.next_msg(5)).data)
+        first = json.loads((await heard.next_msg(30)).data)
         assert first["key"].startswith("shop:")
 
         data = await read_all(ask, "snapshot.read", key=record["key"], path="big")

@@ -140,7 +140,7 @@ async def pair(nats_url: str) -> AsyncIterator[Pair]:
     gate = Gate()
     worker = make_worker(connection, gate, prefix)
     worker.start()
-    await connection.wait_flushed(5)
+    await connection.wait_flushed(30)
     client = Client()
     await client.connect(nats_url)
     yield Pair(worker, gate, client, f"{prefix}.blob.stat")
@@ -198,7 +198,7 @@ async def test_a_lane_at_its_limit_does_not_hold_up_the_other(nats_url: str) -> 
         )
         worker.start()
         stack.push_async_callback(worker.drain, 5)
-        await connection.wait_flushed(5)
+        await connection.wait_flushed(30)
         client = Client()
         await client.connect(nats_url)
         stack.push_async_callback(client.close)
@@ -473,7 +473,7 @@ async def test_a_forwarded_request_is_answered_to_the_caller_and_not_forwarded_a
     ]
     for worker, connection in zip(workers, connections, strict=True):
         worker.start()
-        await connection.wait_flushed(5)
+        await connection.wait_flushed(30)
     client = Client()
     await client.connect(nats_url)
     try:
@@ -567,7 +567,7 @@ async def test_whatever_fails_a_request_is_answered(
             while "Nats-Service-Error-Code" not in (last := await answers.get()).headers:
                 pass
         await worker.drain(5)
-        await connection.wait_flushed(5)
+        await connection.wait_flushed(30)
         assert answers.empty(), "nothing comes after it"
 
     assert json.loads(bytes(last.data))["code"] == "internal"
@@ -595,7 +595,7 @@ async def test_what_a_worker_does_for_a_request_belongs_to_its_trace(nats_url: s
             )
             worker.start()
             stack.push_async_callback(worker.drain, 5)
-        await connection.wait_flushed(5)
+        await connection.wait_flushed(30)
         client = Client()
         await client.connect(nats_url)
         stack.push_async_callback(client.close)
@@ -633,7 +633,7 @@ async def test_what_may_have_been_under_way_for_too_long_is_not_answered(nats_ur
 
         await client.publish(subject, body, reply=inbox)
 
-        assert json.loads((await answers.next_msg(5)).data) == {"missing": []}
+        assert json.loads((await answers.next_msg(30)).data) == {"missing": []}
         assert answers.pending_msgs == 0
 
 
@@ -649,7 +649,7 @@ async def serving_alone(
     connection = await connect(NatsOptions(servers=(nats_url,)))
     worker = make_worker(connection, gate, prefix, more=(fresh,), age=age)
     worker.start()
-    await connection.wait_flushed(5)
+    await connection.wait_flushed(30)
     client = Client()
     await client.connect(nats_url)
     yield client, prefix
