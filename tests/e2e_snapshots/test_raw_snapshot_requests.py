@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 from nats.errors import TimeoutError as NatsTimeoutError
-from tests.deployment import ask_all, code_of
+from tests.deployment import code_of
 from tests.e2e_snapshots.site import RefusedError
 from tests.e2e_snapshots.trees import call, plain_tree
 from tests.programs import needs_zstd
@@ -267,7 +267,7 @@ async def test_progress_is_published_while_a_snapshot_is_made(site: Site) -> Non
 
 
 async def test_the_verbs_are_found_by_discovery(site: Site) -> None:
-    info = (await ask_all(site.client, "$SRV.INFO.holdfast"))[0]
+    [info] = (await site.deployment.told(site.client, "INFO")).values()
 
     subjects = {endpoint["subject"].split(".", 1)[1] for endpoint in info["endpoints"]}
     assert {"snapshot.create", "snapshot.restore", "snapshot.list", "snapshot.export"} <= subjects

@@ -203,13 +203,6 @@ async def started(one: Peers) -> bool:
     return True
 
 
-@pytest.fixture
-def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Workers have longer to answer: whoever is silent is taken for one that is not there."""
-    monkeypatch.setattr(forwarding, "WHERE_SECONDS", 2.5)
-    monkeypatch.setattr(forwarding, "LOOK_SECONDS_AT_MOST", 1.25)
-
-
 @pytest.mark.usefixtures("patience")
 async def test_a_node_of_two_directories_is_found_though_one_is_a_copy_of_the_other(
     nats_url: str, tmp_path: Path
