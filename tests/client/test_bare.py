@@ -181,6 +181,11 @@ async def tried(client: Client) -> bool:
 class TestClient:
     """A client that gets small blobs."""
 
+    @pytest.fixture(autouse=True)
+    def patience(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Silence is that of a busy machine."""
+        monkeypatch.setattr(bare, "SILENCE_SECONDS", 30.0)
+
     async def test_once_one_has_arrived_bare_all_are_read_so(
         self, holdfast: Client, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -255,7 +260,7 @@ class TestNotBare:
     async def test_is_answered_all_the_same(
         self, nats_url: str, monkeypatch: pytest.MonkeyPatch, odd: Message | None, is_on: bool
     ) -> None:
-        monkeypatch.setattr(bare, "SILENCE_SECONDS", 0.05)
+        monkeypatch.setattr(bare, "SILENCE_SECONDS", 0.05 if odd is None else 30.0)
         connection = await connect(NatsOptions(servers=(nats_url,)))
         try:
             worker = Answerer(connection, "odd", odd)
@@ -277,7 +282,7 @@ class TestNotBare:
     async def test_is_tried_once_and_nobody_waits_for_it(
         self, nats_url: str, monkeypatch: pytest.MonkeyPatch, odd: Message | None
     ) -> None:
-        monkeypatch.setattr(bare, "SILENCE_SECONDS", 0.05)
+        monkeypatch.setattr(bare, "SILENCE_SECONDS", 0.05 if odd is None else 30.0)
         connection = await connect(NatsOptions(servers=(nats_url,)))
         try:
             worker = Answerer(connection, "vain", odd)
