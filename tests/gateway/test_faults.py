@@ -113,8 +113,9 @@ def test_whoever_reads_nothing_is_left_and_makes_room(nats_server: EmbeddedServe
     data = secrets.token_bytes(16 * MIB)
     with (
         deployed(nats_server.url, "one") as deployment,
+        serving(deployment) as patient,
         serving(deployment, body_seconds=0.5, max_connections=1) as url,
-        asked_slowly(url, put(url, data)) as answer,
+        asked_slowly(url, put(patient, data)) as answer,
     ):
         assert answer.readline().startswith(b"HTTP/1.1 200 ")
         while httpx.get(f"{url}/healthz").status_code == 503:
