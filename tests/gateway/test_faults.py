@@ -101,7 +101,7 @@ def test_when_nobody_answers_it_is_503_and_says_when_to_come_again(
             httpx.post(f"{url}/store/name", content=b"x", timeout=60),
             httpx.get(f"{url}/readyz", timeout=60),
         ]
-        lives = httpx.get(f"{url}/healthz")
+        lives = httpx.get(f"{url}/healthz", timeout=60)
 
     assert [answer.status_code for answer in answers] == [503] * 3
     assert {answer.json()["code"] for answer in answers} == {"unavailable"}
@@ -118,7 +118,7 @@ def test_whoever_reads_nothing_is_left_and_makes_room(nats_server: EmbeddedServe
         asked_slowly(url, put(patient, data)) as answer,
     ):
         assert answer.readline().startswith(b"HTTP/1.1 200 ")
-        while httpx.get(f"{url}/healthz").status_code == 503:
+        while httpx.get(f"{url}/healthz", timeout=60).status_code == 503:
             pass
         received = read_body(answer)
 

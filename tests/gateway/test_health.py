@@ -46,7 +46,11 @@ def test_a_gateway_whose_workers_answer_is_ready(http: httpx.Client) -> None:
 def test_who_asks_often_whether_it_is_ready_asks_workers_seldom(deployment: Deployment) -> None:
     before, began = asyncio.run(times_asked(deployment)), time.monotonic()
 
-    with serving(deployment) as url, httpx.Client() as http, ThreadPoolExecutor(8) as pool:
+    with (
+        serving(deployment) as url,
+        httpx.Client(timeout=60) as http,
+        ThreadPoolExecutor(8) as pool,
+    ):
         answers = list(pool.map(lambda _: http.get(f"{url}/readyz"), range(40)))
 
     seconds = time.monotonic() - began
