@@ -31,12 +31,6 @@ DEFAULT_CACHE_BYTES: Final = 8 * MIB
 T = TypeVar("T")
 
 
-class _Ahead(Future["FetchedPack"]):
-    """A pack that is fetched ahead: its ``size`` in bytes, or what it may be until it is there."""
-
-    size = PACK_BYTES
-
-
 class BridgedPackStore:
     """Implements ``ports.PackStore`` for threads other than ``loop``'s.
 
@@ -72,7 +66,7 @@ class BridgedPackStore:
         self._waited_for: set[Future[Any]] = set()
         self._is_closed = False
         self._failure: BaseException | None = None
-        self._ahead: OrderedDict[Digest, _Ahead] = OrderedDict()
+        self._ahead: OrderedDict[Digest, Future[FetchedPack]] = OrderedDict()
         self.created_bytes = 0
 
     def get(self, digest: Digest) -> Pack:
@@ -94,19 +88,19 @@ class BridgedPackStore:
 
     def prefetch(self, digests: Sequence[Digest]) -> None:
         """See ``ports.PackStore``. The pack fetched longest ago and not asked for makes room."""
-        begun: dict[Digest, _Ahead] = {}
+        begun: dict[Digest, Future[FetchedPack]] = {}
         with self._changed:
-            left = self._cache_bytes - sum([one.size for one in self._ahead.values()])
+            left = self._cache_bytes - sum(map(_size_ahead, self._ahead.values()))
             wanted = frozenset(digests)
             for digest in digests:
                 if digest in self._ahead or self._is_closed:
                     continue
                 while left < PACK_BYTES and (dropped := self._drop_oldest(wanted)) is not None:
-                    left += dropped.size
+                    left += _size_ahead(dropped)
                     dropped.cancel()
                 if left < PACK_BYTES:
                     break
-                begun[digest] = self._ahead[digest] = _Ahead()
+                begun[digest] = self._ahead[digest] = Future()
                 left -= PACK_BYTES
         if begun:
             try:
@@ -115,7 +109,7 @@ class BridgedPackStore:
                 for fetching in begun.values():
                     fetching.cancel()
 
-    def _fetch_all(self, begun: Mapping[Digest, _Ahead]) -> None:
+    def _fetch_all(self, begun: Mapping[Digest, Future[FetchedPack]]) -> None:
         """In the loop, which is woken once for all of them."""
         for digest, result in begun.items():
             fetching = asyncio.ensure_future(self._get(digest))
@@ -184,7 +178,7 @@ class BridgedPackStore:
             self._failure = self._failure or failure
             self._changed.notify_all()
 
-    def _drop_oldest(self, wanted: Set[Digest]) -> _Ahead | None:
+    def _drop_oldest(self, wanted: Set[Digest]) -> Future[FetchedPack] | None:
         """Make room ahead by forgetting what is there and not wanted any more, if there is any."""
         for digest in self._ahead:
             if digest not in wanted:
@@ -223,7 +217,13 @@ def checked(fetched: FetchedPack) -> Pack:
     return fetched if isinstance(fetched, bytes | PartialBytes) else fetched.checked()
 
 
-def _settle(result: _Ahead, fetched: asyncio.Future[FetchedPack]) -> None:
+def _size_ahead(fetching: Future[FetchedPack]) -> int:
+    """The bytes of a pack, or what they may be while they are not there."""
+    is_there = fetching.done() and not fetching.cancelled() and fetching.exception() is None
+    return len(fetching.result()) if is_there else PACK_BYTES
+
+
+def _settle[T](result: Future[T], fetched: asyncio.Future[T]) -> None:
     if fetched.cancelled():
         result.cancel()
         return
@@ -233,7 +233,6 @@ def _settle(result: _Ahead, fetched: asyncio.Future[FetchedPack]) -> None:
     if error is not None:
         result.set_exception(error)
     else:
-        result.size = len(fetched.result())
         result.set_result(fetched.result())
 
 
