@@ -18,6 +18,7 @@ from holdfast.repository.care.owners import (
     owning_states,
 )
 from holdfast.repository.care.scrub import LOOK_SECONDS, Scrub
+from holdfast.repository.care.scrub_record import ONE_PLACE
 from holdfast.repository.care.usage import Usage
 from holdfast.repository.collector.pace import Pace
 from holdfast.repository.snapshots.roots import SnapshotRoots
@@ -33,9 +34,6 @@ if TYPE_CHECKING:
     from holdfast.repository.collector.roots import RootSource
     from holdfast.repository.snapshots.packs import Packs
     from holdfast.repository.states.replays import Replays
-
-ONE_PLACE: Final = "store"
-"""The name of the place where no nats-server is read, or one without a name."""
 
 _JITTER: Final = 0.2
 

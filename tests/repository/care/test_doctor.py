@@ -16,6 +16,7 @@ from tests.repository.collector.test_collector import put, put_name, put_snapsho
 from holdfast.bootstrap.sources import SOURCES
 from holdfast.domain.store_state import BucketState, Peer, StoreState
 from holdfast.repository.care.doctor import Doctor, Surroundings
+from holdfast.repository.care.scrub_record import ONE_PLACE
 from holdfast.repository.ledger.lease import Lease
 from holdfast.repository.names.record import Announcement, NameRecord
 from holdfast.stores.deployment import OLD_FORMAT
@@ -206,6 +207,21 @@ async def test_a_scrub_that_is_behind_and_servers_that_it_does_not_reach_are_tol
     behind = [one for one in findings or () if one.kind == "scrub_behind"]
     assert [one.severity for one in behind] == ["warning", "note"]
     assert behind[1].text == "nothing was read back from there yet"
+
+
+async def test_what_was_read_from_the_only_server_is_told_though_that_has_no_name_of_its_own(
+    deployed: Deployed,
+) -> None:
+    await spoil(deployed.stores.blobs, await name(deployed, "n", b"named"))
+    scrub = scrub_of(deployed, place=ONE_PLACE, every=timedelta(days=1))
+    await lap_of(scrub)
+    peers = (Peer(name="NCTFKGWW", current=True),)  # made up when it was started
+    bucket = BucketState(bucket="b", stream="OBJ_b", kind="objects", leader="NCTFKGWW", peers=peers)
+    state = StoreState(durability="synced", buckets=(bucket,))
+
+    told = await found(deployed, doctor_of(deployed, scrub, state=state))
+
+    assert set(told) == {"damage", "lost_reference"}
 
 
 async def test_it_looks_once_a_minute_however_often_it_is_asked(deployed: Deployed) -> None:

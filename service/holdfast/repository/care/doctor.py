@@ -15,6 +15,7 @@ from holdfast.domain import findings
 from holdfast.domain.findings import Finding, StreamCount
 from holdfast.errors import HoldfastError
 from holdfast.repository.care.runs import LONGEST_SECONDS, Runs
+from holdfast.repository.care.scrub_record import ONE_PLACE
 from holdfast.repository.collector.collector import why_off
 from holdfast.stores.deployment import read_deployment
 
@@ -195,6 +196,8 @@ def _of_scrub(
 ) -> Iterator[Finding]:
     known = {place.place for place in places}
     peers = {peer.name for bucket in state.buckets for peer in bucket.peers}
+    if len(peers) == 1 and peers.isdisjoint(known) and ONE_PLACE in known:
+        peers = {ONE_PLACE}  # the only server has no name but one that it makes up at each start
     for missing in sorted(peers - known):
         yield _note(
             kind="scrub_behind",

@@ -18,6 +18,9 @@ from holdfast.domain.names import token
 from holdfast.repository.ledger.lease import Lease
 from holdfast.repository.ledger.ledger import RecordKind
 
+ONE_PLACE: Final = "store"
+"""The name of the place where no nats-server is read, or one without a name of its own."""
+
 MAX_TOLD: Final = 20
 """Damages of a lap that are told one by one; the rest are only counted."""
 
