@@ -100,6 +100,11 @@ class CorruptError(HoldfastError):
     status = 500
     title = "Stored data is corrupt"
 
+    def __init__(self, detail: str = "", *, index: int | None = None) -> None:
+        """``index``: the first command that a log has lost, or that cannot be read."""
+        super().__init__(detail)
+        self.index = index
+
 
 class UnavailableError(HoldfastError):
     """A store or worker could not be reached. Surely not applied: safe to repeat."""
@@ -152,4 +157,6 @@ def error_for(
         return ConflictError(detail, version=version, index=index)
     if code == NotFoundError.code:
         return NotFoundError(detail, index=index)
+    if code == CorruptError.code:
+        return CorruptError(detail, index=index)
     return _BY_CODE.get(code, InternalError)(detail)

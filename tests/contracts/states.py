@@ -6,6 +6,7 @@ A subclass gives the fixture ``workers``, which makes workers that share fresh s
 from __future__ import annotations
 
 import asyncio
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,7 +18,7 @@ from holdfast.errors import ConflictError, CorruptError, NotFoundError
 from holdfast.repository.states.keeping import StateRoots
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from holdfast.bootstrap.stores import Stores
 
@@ -41,6 +42,14 @@ def marked(number: int) -> str:
     return f"command number {number}" * 4
 
 
+@contextmanager
+def is_damaged_at(index: int) -> Iterator[None]:
+    """It is told that the command ``index`` of the log cannot be read."""
+    with pytest.raises(CorruptError, match=f"damaged at command {index}") as raised:
+        yield
+    assert raised.value.index == index
+
+
 async def check_that_the_end_is_lost(workers: MakeWorker) -> None:
     """Of what `fill` has appended the fifth command and the one behind it are not there any more.
 
@@ -50,11 +59,11 @@ async def check_that_the_end_is_lost(workers: MakeWorker) -> None:
     page = await worker.replays.page("s", 1, 100)
     assert [one.index for one in page.entries] == [1, 2, 3, 4]
     for index in (5, 6, 7, 8):
-        with pytest.raises(CorruptError, match="damaged at command 5"):
+        with is_damaged_at(5):
             await worker.replays.page("s", index, 100)
     async with worker.replays.follow("s", 4) as following:
         assert [one.index for one in await following.next(10, 1000)] == [4]
-        with pytest.raises(CorruptError, match="damaged at command 5"):
+        with is_damaged_at(5):
             await following.next(10, 1000)
     for change in (
         lambda: worker.append("s", "x"),
@@ -62,7 +71,7 @@ async def check_that_the_end_is_lost(workers: MakeWorker) -> None:
         lambda: worker.save("s", b"x", 3),
         lambda: worker.upkeep.trim("s", 1),
     ):
-        with pytest.raises(CorruptError, match="damaged at command 5"):
+        with is_damaged_at(5):
             await change()
 
     await workers().upkeep.repair("s", 5)

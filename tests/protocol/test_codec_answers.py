@@ -6,7 +6,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from holdfast.errors import ERRORS, HoldfastError, InternalError, NotFoundError
+from holdfast.errors import (
+    ERRORS,
+    ConflictError,
+    CorruptError,
+    HoldfastError,
+    InternalError,
+    NotFoundError,
+)
 from holdfast.protocol.blobs import BlobDeleted, BlobPage, BlobStored
 from holdfast.protocol.codec import Encoding, decode_reply, encode, encode_error, raise_error
 from holdfast.protocol.problem import Problem, error_of, problem_of
@@ -83,6 +90,18 @@ def test_a_failure_arrives_as_the_failure_it_was(
 
     assert type(caught.value) is error
     assert caught.value.detail == "the blob is gone"
+
+
+@pytest.mark.parametrize("error", [ConflictError, CorruptError, NotFoundError])
+def test_a_failure_of_a_log_arrives_with_the_index_that_it_is_about(
+    error: type[ConflictError | CorruptError | NotFoundError],
+) -> None:
+    headers, body = encode_error(error("not there", index=5), Encoding.JSON)
+
+    with pytest.raises(error) as caught:
+        raise_error(headers, body)
+
+    assert caught.value.index == 5
 
 
 def test_the_written_form_of_a_failure_never_changes() -> None:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from holdfast.errors import ConflictError, HoldfastError, NotFoundError, error_for
+from holdfast.errors import (
+    ConflictError,
+    CorruptError,
+    HoldfastError,
+    NotFoundError,
+    error_for,
+)
 from holdfast.protocol.message import Reply, ToldCount
 
 
@@ -11,7 +17,8 @@ class Problem(Reply, frozen=True, kw_only=True):
 
     ``version`` is what a name has (0: no blob) where a condition of the request did not hold, and
     ``index`` what a log has: of a conflict its last command or that of the newest save, of what is
-    not found the first command that is still there, which is told as ``first_index`` too.
+    not found the first command that is still there, which is told as ``first_index`` too; of what
+    is corrupt it is the first command that is lost or cannot be read.
     """
 
     type: str
@@ -35,9 +42,13 @@ def problem_of(error: HoldfastError) -> Problem:
         detail=error.detail.encode(errors="replace").decode(),  # a lone surrogate cannot travel
         retryable=error.retryable,
         version=error.version if isinstance(error, ConflictError) else None,
-        index=error.index if isinstance(error, ConflictError | NotFoundError) else None,
+        index=_index_of(error),
         first_index=error.index if isinstance(error, NotFoundError) else None,
     )
+
+
+def _index_of(error: HoldfastError) -> int | None:
+    return error.index if isinstance(error, ConflictError | CorruptError | NotFoundError) else None
 
 
 def error_of(problem: Problem) -> HoldfastError:

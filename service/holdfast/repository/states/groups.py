@@ -144,7 +144,8 @@ def _bytes_of(written: msgspec.Raw, index: int) -> Command:
     try:
         return Command(msgspec.json.decode(written, type=bytes), is_json=False)
     except msgspec.MsgspecError as error:
-        raise CorruptError(f"command {index} of the log is unreadable") from error
+        msg = f"command {index} of the log is unreadable"
+        raise CorruptError(msg, index=index) from error
 
 
 def _decoded[HeadT: GroupHead](decoder: msgspec.json.Decoder[HeadT], entry: JournalEntry) -> HeadT:

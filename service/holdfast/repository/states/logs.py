@@ -75,7 +75,7 @@ class DamagedLogError(CorruptError):
     def __init__(self, record: StateRecord, readable: LogPlace, sequence: int) -> None:
         """Behind ``readable`` nothing can be read, up to and with what is at ``sequence``."""
         index = readable.index + 1
-        super().__init__(f"the log is damaged at command {index}: see `state repair`")
+        super().__init__(f"the log is damaged at command {index}: see `state repair`", index=index)
         place = LogPlace(sequence, max(index, record.trimmed_through + 1))
         self.end = LogEnd(place=place, is_damaged=True)
 
@@ -257,7 +257,7 @@ class StateLogs:
             if void is not None and entry.sequence > void.after:
                 if not groups:
                     msg = f"the log is broken behind command {place.index}: see `state repair`"
-                    raise CorruptError(msg)
+                    raise CorruptError(msg, index=place.index + 1)
                 return GroupPage(groups=groups, place=place, is_end=False)
             try:
                 group = decode(entry)
@@ -275,7 +275,7 @@ def _end(record: StateRecord, entry: JournalEntry | None) -> LogEnd:
     if entry is None or sequence == record.start:
         if sequence != record.start:
             msg = "the log has lost all its commands: see `state repair`"
-            raise CorruptError(msg)
+            raise CorruptError(msg, index=record.trimmed_through + 1)
         return _at_beginning(record)
     if not record.log:
         msg = "there is a log of that name which its record does not know: see `state repair`"
@@ -313,7 +313,7 @@ def _next(record: StateRecord, place: LogPlace, entry: JournalEntry, group: Grou
         raise _break(group.first, place.index + 1)
     if entry.previous != place.sequence:
         msg = f"the log is broken before command {group.first}: see `state repair`"
-        raise CorruptError(msg)
+        raise CorruptError(msg, index=group.first)
     return LogPlace(entry.sequence, group.last)
 
 
@@ -325,6 +325,5 @@ def _less_than_told(place: LogPlace, told: int) -> InvalidError:
 
 
 def _break(found: int, expected: int) -> CorruptError:
-    return CorruptError(
-        f"the log has command {found} where {expected} should be: see `state repair`"
-    )
+    msg = f"the log has command {found} where {expected} should be: see `state repair`"
+    return CorruptError(msg, index=expected)

@@ -60,7 +60,8 @@ class CommandPlaces:
                 low = LogPlace(entry.sequence, max(head.last, low.index))
             else:
                 high = LogPlace(middle, found.index)
-        raise CorruptError(f"the log does not have command {index}: see `state repair`")
+        msg = f"the log does not have command {index}: see `state repair`"
+        raise CorruptError(msg, index=index)
 
     def _bounds(self, record: StateRecord, index: int, end: LogPlace) -> tuple[LogPlace, LogPlace]:
         """CommandPlaces between which the group of the command ``index`` lies."""

@@ -86,7 +86,7 @@ class Replays:
             except CorruptError as error:
                 if not read.entries:
                     msg = f"the log is damaged at command {index}: {error.detail}"
-                    raise CorruptError(msg) from error
+                    raise CorruptError(msg, index=index) from error
             entries = read.entries
         next_index = entries[-1].index + 1 if entries else index
         return LogSlice(
@@ -112,7 +112,7 @@ class Replays:
                 place = LogPlace(sequence, group.last)
             if page.is_end and sure and read.next_index <= read.stop and not is_full:
                 msg = f"the log does not have command {read.next_index}: see `state repair`"
-                raise CorruptError(msg)
+                raise CorruptError(msg, index=read.next_index)
             sure = page.is_end  # by the word of a replica that lags
         self._places.note(record, read.next_index, place)
 
@@ -241,7 +241,7 @@ class Following:
         present = await self._states.look(self._name)
         if present.held is not None and present.held.record == record:
             msg = f"the log is damaged at command {self.next_index}: see `state repair`"
-            raise CorruptError(msg)
+            raise CorruptError(msg, index=self.next_index)
         self._record = self._place = None
 
 
@@ -268,7 +268,8 @@ def _span(present: PresentState, index: int) -> tuple[int, int]:
     if index < first:
         raise NotFoundError(f"the log begins with command {first}", index=first)
     if end is not None and end.is_damaged and index > last:
-        raise CorruptError(f"the log is damaged at command {last}: see `state repair`")
+        msg = f"the log is damaged at command {last}: see `state repair`"
+        raise CorruptError(msg, index=last)
     if index > last + 1:
         raise InvalidError(f"the log ends with command {last}")
     return first, last
