@@ -8,7 +8,7 @@ import os
 import secrets
 import signal
 import subprocess
-from contextlib import ExitStack, aclosing, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
@@ -21,14 +21,14 @@ from holdfast.runtime.config import Config
 from holdfast.transport.options import NatsOptions
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Collection, Iterator
+    from collections.abc import Collection, Iterator
 
     from nats.aio.msg import Msg
 
 START_SECONDS = 60.0
 STOP_SECONDS = 45.0
-SILENT_SECONDS = 1.0
-"""When no answer came for so long, all have answered."""
+_SILENT_SECONDS = 0.25
+"""When no answer came for so long, workers are asked anew."""
 _TELLING_SECONDS = 3.0
 
 
@@ -105,24 +105,41 @@ class Deployment:
         await client.connect(self.servers)
         try:
             async with asyncio.timeout(START_SECONDS):
-                while missing := nodes - set(await self.ids(client, nodes, 0.25)):
+                while missing := nodes - (await self._told(client, "INFO", nodes)).keys():
                     for node in missing:
                         assert self.workers[node].poll() is None, f"worker {node} ended"
         finally:
             await client.close()
 
-    async def ids(
-        self, client: NatsClient, wanted: Collection[str] = (), seconds: float = SILENT_SECONDS
-    ) -> dict[str, str]:
-        """The instance ids of the workers that answer, by node; no more once all ``wanted`` did."""
-        found: dict[str, str] = {}
-        async with aclosing(answers_of_all(client, "$SRV.INFO.holdfast", seconds)) as answers:
-            async for info in answers:
-                if info["endpoints"][0]["subject"].startswith(f"{self.prefix}."):
-                    found[info["metadata"]["node"]] = info["id"]
-                if wanted and found.keys() >= set(wanted):
-                    break
+    async def told(self, client: NatsClient, what: str) -> dict[str, dict[str, Any]]:
+        """What each worker says of itself, ``INFO`` or ``STATS``, by node; all are waited for."""
+        nodes = self.workers.keys()
+        async with asyncio.timeout(START_SECONDS):
+            while (found := await self._told(client, what, nodes)).keys() != nodes:
+                pass
         return found
+
+    async def _told(
+        self, client: NatsClient, what: str, nodes: Collection[str]
+    ) -> dict[str, dict[str, Any]]:
+        """The same of those that answer in time."""
+        found: dict[str, dict[str, Any]] = {}
+        inbox = client.new_inbox()
+        subscription = await client.subscribe(inbox)
+        await client.publish(f"$SRV.{what}.holdfast", b"", reply=inbox)
+        with suppress(TimeoutError):
+            while not found.keys() >= set(nodes):
+                message = await subscription.next_msg(_SILENT_SECONDS)
+                answer = json.loads(message.data or b"{}")
+                if self._is_mine(answer):
+                    found[answer["metadata"]["node"]] = answer
+        await subscription.unsubscribe()
+        return found
+
+    def _is_mine(self, answer: dict[str, Any]) -> bool:
+        """Other deployments of the same server answer too, and the server where there is none."""
+        endpoints = answer.get("endpoints", [{"subject": ""}])
+        return str(endpoints[0]["subject"]).startswith(f"{self.prefix}.")
 
     def signal(self, node: str, number: signal.Signals) -> None:
         """Send a worker a signal."""
@@ -250,26 +267,3 @@ def code_of(message: Msg) -> str:
     if headers.get("Content-Type") == "application/msgpack":
         return str(msgspec.msgpack.decode(message.data)["code"])
     return str(json.loads(message.data)["code"])
-
-
-async def answers_of_all(
-    client: NatsClient, subject: str, seconds: float
-) -> AsyncGenerator[dict[str, Any]]:
-    """The answers to one request, until none has come for ``seconds``."""
-    inbox = client.new_inbox()
-    subscription = await client.subscribe(inbox)
-    await client.publish(subject, b"", reply=inbox)
-    try:
-        while True:
-            message = await subscription.next_msg(seconds)
-            if message.data:
-                yield json.loads(message.data)
-    except TimeoutError:
-        return
-    finally:
-        await subscription.unsubscribe()
-
-
-async def ask_all(client: NatsClient, subject: str) -> list[dict[str, Any]]:
-    """Every answer to one request."""
-    return [answer async for answer in answers_of_all(client, subject, SILENT_SECONDS)]

@@ -86,7 +86,7 @@ async def bare(url: str, processes: Processes, in_flight: int, seconds: float, s
     asking, answering = [await transport.connect(NatsOptions(servers=(url,))) for _ in range(2)]
     data = os.urandom(size)
     answering.route("bare", lambda message: answering.send(message.reply, data))
-    await answering.wait_flushed(5)
+    await answering.wait_flushed(30)
     inbox = Inbox(asking)
     await measure(
         "bare, ours x2",

@@ -65,7 +65,7 @@ def worker_connection(nats_server: EmbeddedServer, apps: Path) -> Iterator[tuple
         assert deployment.stop("one") == 0
 
 
-def wait_until(condition: Callable[[], bool], timeout_seconds: float = 30) -> None:
+def wait_until(condition: Callable[[], bool], timeout_seconds: float = 60) -> None:
     deadline = time.monotonic() + timeout_seconds
     while not condition():
         assert time.monotonic() < deadline, "it does not happen"

@@ -85,9 +85,9 @@ def test_a_named_blob_server_is_one_command_on_a_disk(tmp_path: Path) -> None:
 
     with gateway("--store", store) as url:
         the_requests_of_a_named_blob_server(url)
-        httpx.post(f"{url}/store/kept", content=b"kept")
+        httpx.post(f"{url}/store/kept", content=b"kept", timeout=60)
     with gateway("--store", store) as url:
-        assert httpx.get(f"{url}/store/kept").content == b"kept"
+        assert httpx.get(f"{url}/store/kept", timeout=60).content == b"kept"
 
 
 def test_and_in_memory() -> None:
@@ -143,9 +143,9 @@ def test_a_name_that_was_being_written_when_all_of_it_died_is_a_failure(tmp_path
     with started("--store", store, **lease) as process:
         url = url_of(process)
         wait_until(lambda: states(url) == ["failure"])
-        assert httpx.get(f"{url}/store/half").status_code == 404
+        assert httpx.get(f"{url}/store/half", timeout=60).status_code == 404
         wait_until(lambda: not has_bytes(tmp_path, begun[:1000]))
-        assert httpx.post(f"{url}/store/half", content=b"whole").status_code == 201
+        assert httpx.post(f"{url}/store/half", content=b"whole", timeout=60).status_code == 201
         process.terminate()
 
 
@@ -162,7 +162,7 @@ def has_bytes(directory: Path, data: bytes) -> bool:
 
 def states(url: str) -> list[str]:
     """The states of the names in the list."""
-    return [row["state"] for row in httpx.get(f"{url}/store").json()["names"]]
+    return [row["state"] for row in httpx.get(f"{url}/store", timeout=60).json()["names"]]
 
 
 def test_a_store_in_nats_is_its_pools(holdfast: Holdfast) -> None:

@@ -199,7 +199,7 @@ def test_a_log_is_trimmed_and_checked(name: str, holdfast: Holdfast, file: Path)
     assert (too_far.status, trimmed.lines) == (exit_codes.CONFLICT, ["first command 3"])
     assert [row["index"] for row in rows(holdfast("state", "log", name))] == [3, 4]
     assert holdfast("state", "log", name, "--from", "1").status == exit_codes.NOT_FOUND
-    assert (checked.status, checked.err) == (0, "2 saves, 2 commands, 0 damaged\n")
+    assert (checked.status, checked.err) == (0, "saves: 2, commands: 2, damaged: 0\n")
     assert rows(holdfast("state", "verify", name, "--json"))[0]["damaged"] == []
 
 

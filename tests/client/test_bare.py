@@ -100,7 +100,7 @@ class TestLive:
         try:
             subject = f"{deployment.prefix}.blob.get"
             body = msgspec.json.encode({**request, "bare": True})
-            return await Inbox(connection).request(subject, body, timeout_seconds=10)
+            return await Inbox(connection).request(subject, body, timeout_seconds=30)
         finally:
             await connection.close()
 
@@ -162,7 +162,7 @@ class TestLive:
             body = msgspec.json.encode({"digest": DIGEST, "bare": True})
             for _ in range(4):
                 connection.send(f"{deployment.prefix}.blob.get", body, reply="elsewhere.a")
-            await connection.wait_flushed(5)
+            await connection.wait_flushed(30)
             for _ in range(4):  # behind those, by the same workers
                 await self.ask(deployment, digest=DIGEST)
             await connection.close()
@@ -180,6 +180,11 @@ async def tried(client: Client) -> bool:
 @pytest.mark.nats
 class TestClient:
     """A client that gets small blobs."""
+
+    @pytest.fixture(autouse=True)
+    def patience(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Silence is that of a busy machine."""
+        monkeypatch.setattr(bare, "SILENCE_SECONDS", 30.0)
 
     async def test_once_one_has_arrived_bare_all_are_read_so(
         self, holdfast: Client, monkeypatch: pytest.MonkeyPatch
@@ -255,11 +260,11 @@ class TestNotBare:
     async def test_is_answered_all_the_same(
         self, nats_url: str, monkeypatch: pytest.MonkeyPatch, odd: Message | None, is_on: bool
     ) -> None:
-        monkeypatch.setattr(bare, "SILENCE_SECONDS", 0.05)
+        monkeypatch.setattr(bare, "SILENCE_SECONDS", 0.05 if odd is None else 30.0)
         connection = await connect(NatsOptions(servers=(nats_url,)))
         try:
             worker = Answerer(connection, "odd", odd)
-            await connection.wait_flushed(5)
+            await connection.wait_flushed(30)
             async with await connect_client(servers=nats_url, prefix="odd") as client:
                 client.requester.bare.is_on = True
 
@@ -277,11 +282,11 @@ class TestNotBare:
     async def test_is_tried_once_and_nobody_waits_for_it(
         self, nats_url: str, monkeypatch: pytest.MonkeyPatch, odd: Message | None
     ) -> None:
-        monkeypatch.setattr(bare, "SILENCE_SECONDS", 0.05)
+        monkeypatch.setattr(bare, "SILENCE_SECONDS", 0.05 if odd is None else 30.0)
         connection = await connect(NatsOptions(servers=(nats_url,)))
         try:
             worker = Answerer(connection, "vain", odd)
-            await connection.wait_flushed(5)
+            await connection.wait_flushed(30)
             async with await connect_client(servers=nats_url, prefix="vain") as client:
                 for _ in range(4):
                     assert await client.get(DIGEST) == DATA

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 from tests.contracts.blob_store import some_bytes
-from tests.deployment import Asker, Deployment, ask_all, deployed
+from tests.deployment import Asker, Deployment, deployed
 
 from holdfast.client import Client, connect
 from holdfast.client.puts.upload import STALL_SECONDS
@@ -44,11 +44,9 @@ def deployment(nats_server: EmbeddedServer) -> Iterator[Deployment]:
 async def owner_of_uploads(ask: Asker) -> str:
     """The node whose worker takes the parts: the one with the open upload."""
     counts: dict[str, int] = {}
-    for stats in await ask_all(ask.client, "$SRV.STATS.holdfast"):
-        if stats["endpoints"][0]["subject"].startswith(ask.deployment.prefix):
-            by_name = {e["name"]: e["num_requests"] for e in stats["endpoints"]}
-            opened = by_name["blob-open"] + by_name["blob-open_name"]
-            counts[stats["metadata"]["node"]] = opened
+    for node, stats in (await ask.deployment.told(ask.client, "STATS")).items():
+        by_name = {e["name"]: e["num_requests"] for e in stats["endpoints"]}
+        counts[node] = by_name["blob-open"] + by_name["blob-open_name"]
     return max(counts, key=lambda node: counts[node])
 
 

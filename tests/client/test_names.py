@@ -366,7 +366,7 @@ async def test_a_put_of_a_name_that_another_is_writing_is_a_conflict(
 ) -> None:
     opened = await ask.json("blob.open_name", {"name": prefix, "mode": "create"})
     async with await connect(
-        servers=deployment.url, prefix=deployment.prefix, timeout_seconds=2
+        servers=deployment.url, prefix=deployment.prefix, timeout_seconds=4
     ) as impatient:
         with pytest.raises(ConflictError):
             await impatient.names.put(prefix, b"mine")

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.client.conftest import SECONDS
 from tests.client.test_client import INLINE, digest_of
 from tests.client.test_faults import UPLOAD_BYTES, SourceWithFault
 from tests.contracts.blob_store import some_bytes
 from tests.deployment import deployed
 
 from holdfast.client import Client, connect
-from holdfast.errors import InvalidError, UnavailableError
+from holdfast.errors import HoldfastError, InvalidError, UnavailableError
 from holdfast.protocol import codec
 from holdfast.protocol.blobs import UploadState
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
     from nats.aio.msg import Msg
     from tests.deployment import Asker, Deployment
@@ -64,25 +66,38 @@ async def old_pool(nats_url: str, ask: Asker) -> AsyncIterator[Client]:
         yield client
 
 
+async def check_told_to_upgrade(attempt: Callable[[], Awaitable[object]]) -> None:
+    """So it ends: a busy worker may miss the half second in which it can say what it is."""
+    async with asyncio.timeout(SECONDS):
+        while True:
+            with pytest.raises(HoldfastError) as caught:
+                await attempt()
+            if isinstance(caught.value, UnavailableError) and UPGRADE in caught.value.detail:
+                return
+
+
 async def test_an_old_pool_is_to_be_upgraded(old_pool: Client) -> None:
     names = old_pool.names
 
+    async def stream() -> list[bytes | memoryview]:
+        return [piece async for piece in names.stream("n")]
+
+    async def rows() -> list[object]:
+        return [row async for row in names.list()]
+
     for attempt in (
-        names.get("n"),
-        names.stat("n"),
-        names.delete("n"),
-        names.create("n", b"x"),
-        names.put("n", some_bytes(INLINE + 1)),
-        names.copy("n", source="m"),
-        names.history("n"),
-        names.rules(),
+        lambda: names.get("n"),
+        lambda: names.stat("n"),
+        lambda: names.delete("n"),
+        lambda: names.create("n", b"x"),
+        lambda: names.put("n", some_bytes(INLINE + 1)),
+        lambda: names.copy("n", source="m"),
+        lambda: names.history("n"),
+        names.rules,
+        stream,
+        rows,
     ):
-        with pytest.raises(UnavailableError, match=UPGRADE):
-            await attempt
-    with pytest.raises(UnavailableError, match=UPGRADE):
-        _ = [piece async for piece in names.stream("n")]
-    with pytest.raises(UnavailableError, match=UPGRADE):
-        _ = [row async for row in names.list()]
+        await check_told_to_upgrade(attempt)
 
 
 async def test_a_streamed_write_that_an_old_worker_has_ended_is_not_one(

@@ -110,7 +110,7 @@ class Pool:
             inbox_prefixes=("_INBOX.",),
         )
         worker.start()
-        await connection.wait_flushed(5)
+        await connection.wait_flushed(30)
         self._workers.append((worker, connection))
 
     def _counted(self, endpoint: AnyEndpoint, lost: transport.Connection | None) -> AnyEndpoint:

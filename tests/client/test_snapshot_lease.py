@@ -42,9 +42,9 @@ def deployment(nats_server: EmbeddedServer) -> Iterator[Deployment]:
 
 @pytest_asyncio.fixture
 async def requester(deployment: Deployment) -> AsyncIterator[Requester]:
-    connection = await transport.connect(NatsOptions(servers=(deployment.url,)), timeout_seconds=10)
+    connection = await transport.connect(NatsOptions(servers=(deployment.url,)), timeout_seconds=30)
     inbox = Inbox(connection)
-    yield Requester(connection, inbox, prefix=deployment.prefix, timeout_seconds=10)
+    yield Requester(connection, inbox, prefix=deployment.prefix, timeout_seconds=30)
     await connection.close()
 
 

@@ -31,7 +31,10 @@ SIZE = 9 * PART
 
 
 class ScriptedWorker:
-    """Takes every part, and refuses commits with a conflict; ``refusals`` says how many."""
+    """Takes every part, and refuses commits with a conflict; ``refusals`` says how many.
+
+    One that ``is_silent`` answers no renewal, and one that ``is_deaf`` takes nothing over.
+    """
 
     def __init__(self, client: NatsClient) -> None:
         self.prefix = f"s{secrets.token_hex(4)}"
@@ -42,6 +45,7 @@ class ScriptedWorker:
         self.renewed = asyncio.Event()
         self.is_gone = False
         self.is_silent = False
+        self.is_deaf = False
         self._client = client
         self._parts = 0
         self._part_subject = f"{self.prefix}.blob.part.w.u"
@@ -63,7 +67,8 @@ class ScriptedWorker:
 
     async def _resume(self, message: Msg) -> None:
         self.attempts.append(float((message.headers or {})["Timeout"]))
-        await message.respond(self._state())
+        if not self.is_deaf:
+            await message.respond(self._state())
 
     async def _abort(self, message: Msg) -> None:
         await message.respond(json.dumps({"aborted": True}).encode())
@@ -149,13 +154,14 @@ async def test_a_source_that_pauses_keeps_its_upload_alive(
     assert len(worker.attempts) == is_gone, "who took over was asked for once"
 
 
+@pytest.mark.parametrize("is_deaf", [False, True], ids=["it may be resumed", "nobody resumes it"])
 async def test_a_put_whose_owner_falls_silent_before_the_end_is_surely_not_done(
-    worker: ScriptedWorker, nats_url: str, monkeypatch: pytest.MonkeyPatch
+    worker: ScriptedWorker, nats_url: str, monkeypatch: pytest.MonkeyPatch, *, is_deaf: bool
 ) -> None:
     monkeypatch.setattr(upload_module, "STALL_SECONDS", 0.05)
     monkeypatch.setattr(upload_module, "RESUME_TIMEOUTS", 0.02)
     worker.lease_seconds = 0.2
-    worker.is_silent = True
+    worker.is_silent, worker.is_deaf = True, is_deaf
     given_up = asyncio.Event()
     fail = upload_module.Upload._fail
 
@@ -179,13 +185,13 @@ async def test_a_put_whose_owner_falls_silent_before_the_end_is_surely_not_done(
 async def test_commits_refused_for_ever_are_asked_for_ever_more_rarely_and_then_given_up(
     worker: ScriptedWorker, nats_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(upload_module, "RESUME_TIMEOUTS", 0.02)
+    monkeypatch.setattr(upload_module, "RESUME_TIMEOUTS", 0.04)
 
     async with await connect(servers=nats_url, prefix=worker.prefix) as holdfast:
         with pytest.raises(ConflictError, match="another worker has it"):
             await holdfast.put(bytes(SIZE))
 
-    assert 2 <= len(worker.attempts) <= 6, "at once, then after 50, 100, 200 and 400 ms"
+    assert 2 <= len(worker.attempts) <= 7, "at once, then after 50, 100, 200, 400 and 800 ms"
 
 
 async def test_a_new_owner_has_longer_for_one_attempt_the_more_it_has_to_copy(

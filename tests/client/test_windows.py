@@ -123,7 +123,7 @@ async def test_windows_that_begin_elsewhere_than_their_heads_say_are_not_taken(
     await ask.client.publish(
         deployment.subject("blob.get"), json.dumps(request).encode(), reply=inbox
     )
-    messages = [await subscription.next_msg(10) for _ in range(4)]
+    messages = [await subscription.next_msg(30) for _ in range(4)]
 
     heads = [m for m in messages if "Blob-First" in (m.headers or {})]
     numbers = [part for m in messages if (part := (m.headers or {}).get("Blob-Part"))]
@@ -155,7 +155,7 @@ async def test_small_gets_are_under_way_together_however_large_a_window_may_be(
                 answering.send(each.reply, data, headers=head)
 
     answering.route(f"{fresh_prefix}.{GET_BLOB.subject}", receive)
-    await answering.wait_flushed(5)
+    await answering.wait_flushed(30)
     async with await connect(servers=nats_url, prefix=fresh_prefix) as client:
         found = await asyncio.gather(*(client.get(digest) for _ in range(count)))
 

@@ -253,6 +253,13 @@ class Cluster:
         )
         return dict(zip(self.servers, answers, strict=True))
 
+    async def ask_all(self, path: str) -> dict[str, Any]:
+        """The same, once all answer. Raises TimeoutError."""
+        async with asyncio.timeout(SETTLED_SECONDS):
+            while None in (answers := await self.ask(path)).values():  # noqa: ASYNC110  (no event tells)
+                await asyncio.sleep(_POLL_SECONDS)
+        return answers
+
     async def leader_of(self, stream: str) -> str:
         """The server that leads a stream, as it says itself. Waits until one does."""
         return await self._wait_for(lambda state: state.leader_of(stream), f"a leader of {stream}")
@@ -315,16 +322,16 @@ class Cluster:
 
     async def connected(self) -> dict[str, set[str]]:
         """The names of the clients of each server."""
-        answers = await self.ask("/connz?limit=1024")
+        answers = await self.ask_all("/connz?limit=1024")
         return {
-            name: {each.get("name", "") for each in (answer or {}).get("connections", ())}
+            name: {each.get("name", "") for each in answer["connections"]}
             for name, answer in answers.items()
         }
 
     async def check_routes(self) -> int:
         """How many ends routes have; raises AssertionError when one is not through a relay."""
         count = 0
-        for name, answer in (await self.ask("/routez")).items():
+        for name, answer in (await self.ask_all("/routez")).items():
             ours = {self.links.port(name, other) for other in self.others(name)}
             for route in answer["routes"]:
                 relayed = route["port"] in ours or self.links.is_relay(route["port"])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import nats
 import pytest
 import pytest_asyncio
+from tests.cluster.servers import SETTLED_SECONDS
 from tests.deployment import Asker
 
 if TYPE_CHECKING:
@@ -59,11 +60,12 @@ def ask(pool: Pool, client: Client) -> Asker:
 
 async def views(cluster: Cluster, pool: Pool) -> dict[str, dict[str, View]]:
     """The servers' content, once their replicas agree."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(SETTLED_SECONDS):
         while True:
             found = await cluster.views()
-            of_streams = {stream: found[stream] for stream in pool.streams}
-            if all(len(set(view.values())) == 1 for view in of_streams.values()):
+            of_streams = {stream: found.get(stream, {}) for stream in pool.streams}
+            copies = [[*view.values()] for view in of_streams.values()]
+            if all(len(some) == len(cluster.servers) == some.count(some[0]) for some in copies):
                 return of_streams
             await asyncio.sleep(0.1)
 

@@ -80,6 +80,11 @@ class Tally:
         if not self.told or self.told[-1][1] != sentences:
             self.told.append((self.now(), sentences))
 
+    def tells_why(self) -> bool:
+        """Whether the status said why nothing is written."""
+        sentences = [sentence for _, told in self.told for sentence in told]
+        return any("leader" in sentence or "answer" in sentence for sentence in sentences)
+
 
 async def fill(client: Client, tally: Tally) -> None:
     async def one(number: int) -> None:
@@ -196,8 +201,7 @@ async def test_a_bucket_comes_back_when_two_of_three_were_killed_at_once_under_l
     with reporting(tally):
         await strike(cluster, pool, tally)
 
-    problems = [sentence for _, told in tally.told for sentence in told]
-    assert any("leader" in sentence or "answer" in sentence for sentence in problems)
+    assert tally.tells_why()
     async with await connect(servers=pool.servers, prefix=pool.prefix) as client:
         for digest in tally.kept:
             assert digest_of(await client.get(digest)) == digest
@@ -221,6 +225,7 @@ async def strike(cluster: Cluster, pool: Pool, tally: Tally) -> None:
             cluster.servers[name].kill()
 
         await asyncio.sleep(_GONE_SECONDS)
+        await wait_for(tally.tells_why)
         tally.started_at = tally.now()
         for name in gone:
             cluster.servers[name].start()

@@ -76,10 +76,14 @@ def exported(nats_server: EmbeddedServer) -> Mapping[str, frozenset[str]]:
         deployed(nats_server.url, "one", metrics_port=str(port)) as deployment,
         serving(deployment) as url,
     ):
-        digest = httpx.put(f"{url}/blobs", content=b"seen").json()["digest"]
-        statuses = [httpx.get(f"{url}/blobs/{of}").status_code for of in (digest, "0" * 64)]
+        digest = httpx.put(f"{url}/blobs", content=b"seen", timeout=60).json()["digest"]
+        statuses = [
+            httpx.get(f"{url}/blobs/{of}", timeout=60).status_code for of in (digest, "0" * 64)
+        ]
         assert statuses == [200, 404]
-        texts = [httpx.get(f"{of}/metrics").text for of in (f"http://127.0.0.1:{port}", url)]
+        texts = [
+            httpx.get(f"{of}/metrics", timeout=60).text for of in (f"http://127.0.0.1:{port}", url)
+        ]
     found: dict[str, frozenset[str]] = {"up": ADDED}
     for text in texts:
         for family in text_string_to_metric_families(text):

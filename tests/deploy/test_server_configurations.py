@@ -105,7 +105,7 @@ async def test_three_nodes_find_each_other_and_keep_three_replicas(tmp_path: Pat
                     )
                 )
             )
-        await until(lambda: all(is_current(server) for server in servers), timeout_seconds=30)
+        await until(lambda: all(is_current(server) for server in servers), timeout_seconds=60)
         config = servers[0].config("admin")
 
         lines = await init_store(

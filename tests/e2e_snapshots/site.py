@@ -81,13 +81,24 @@ class Site:
 
     async def create(self, app: str, **request: Any) -> Record:
         """The record of a new snapshot of ``app``, once it has ended."""
-        record = await self.ask("snapshot.create", app=app, wait_seconds=_WAIT_SECONDS, **request)
+        record = await self._taken("snapshot.create", app=app, **request)
         return await self.ended(record)
 
     async def restore(self, key: str, **request: Any) -> Record:
         """The record of a restore of ``key``, once it has ended."""
-        record = await self.ask("snapshot.restore", key=key, wait_seconds=_WAIT_SECONDS, **request)
+        record = await self._taken("snapshot.restore", key=key, **request)
         return await self.ended(record)
+
+    async def _taken(self, operation: str, **request: Any) -> Record:
+        """The record, by the node that it is for: on a busy machine others may not find that."""
+        async with asyncio.timeout(ENDED_SECONDS):
+            while True:
+                try:
+                    return await self.ask(operation, wait_seconds=_WAIT_SECONDS, **request)
+                except RefusedError as refused:
+                    if refused.code != "unavailable":
+                        raise
+                await asyncio.sleep(_POLL_SECONDS)
 
     async def get(self, record: Record) -> Record:
         """The record as it is now."""

@@ -34,7 +34,7 @@ def test_each_request_of_a_forked_child_does_what_it_was_answered(running: Site)
         ],
         capture_output=True,
         check=True,
-        timeout=100,
+        timeout=280,
     )
 
     found = json.loads(said.stdout)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 from nats.errors import TimeoutError as NatsTimeoutError
-from tests.deployment import ask_all, code_of
+from tests.deployment import code_of
 from tests.e2e_snapshots.site import RefusedError
 from tests.e2e_snapshots.trees import call, plain_tree
 from tests.programs import needs_zstd
@@ -255,9 +255,9 @@ async def test_progress_is_published_while_a_snapshot_is_made(site: Site) -> Non
 
     record = await site.create("watched")
 
-    told = [json.loads((await subscription.next_msg(5)).data)]
+    told = [json.loads((await subscription.next_msg(30)).data)]
     while told[-1]["state"] == "pending":
-        told.append(json.loads((await subscription.next_msg(5)).data))
+        told.append(json.loads((await subscription.next_msg(30)).data))
     with pytest.raises(NatsTimeoutError):
         await subscription.next_msg(0.1)
     await subscription.unsubscribe()
@@ -267,7 +267,7 @@ async def test_progress_is_published_while_a_snapshot_is_made(site: Site) -> Non
 
 
 async def test_the_verbs_are_found_by_discovery(site: Site) -> None:
-    info = (await ask_all(site.client, "$SRV.INFO.holdfast"))[0]
+    [info] = (await site.deployment.told(site.client, "INFO")).values()
 
     subjects = {endpoint["subject"].split(".", 1)[1] for endpoint in info["endpoints"]}
     assert {"snapshot.create", "snapshot.restore", "snapshot.list", "snapshot.export"} <= subjects

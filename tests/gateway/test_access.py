@@ -134,7 +134,7 @@ def test_no_path_says_anything_to_whoever_may_not(
 ) -> None:
     other = site.token(capsys, "admin:/elsewhere/")
     site.holdfast.names.put("there", DATA)
-    document = httpx.get(f"{site.url}/openapi.json").json()
+    document = httpx.get(f"{site.url}/openapi.json", timeout=60).json()
     guarded = [
         (method.upper(), path)
         for path, methods in document["paths"].items()
@@ -143,7 +143,7 @@ def test_no_path_says_anything_to_whoever_may_not(
     ]
     assert len(guarded) > 40
 
-    with httpx.Client(base_url=site.url, trust_env=False) as http:
+    with httpx.Client(base_url=site.url, trust_env=False, timeout=60) as http:
         for method, path in guarded:
             for headers, status in (({}, 401), (other, 403)):
                 answers = [
@@ -165,7 +165,7 @@ def test_a_token_is_for_what_it_is_for(
     def status(method: str, path: str, token: dict[str, str]) -> int:
         return httpx.request(method, site.url + path, headers=token, content=b"").status_code
 
-    assert httpx.get(f"{site.url}/blobs/{digest}", headers=reader).content == DATA
+    assert httpx.get(f"{site.url}/blobs/{digest}", headers=reader, timeout=60).content == DATA
     assert status("GET", f"/blobs/{ABSENT}", reader) == 404
     assert status("PUT", "/blobs", reader) == 403
     assert status("PUT", "/blobs", writer) == 201
@@ -180,7 +180,7 @@ def test_a_snapshot_is_compared_only_with_what_may_be_read_too(
     token = site.token(capsys, "read:/snapshots/blog:")
 
     def status(path: str) -> int:
-        return httpx.get(f"{site.url}/snapshots{path}", headers=token).status_code
+        return httpx.get(f"{site.url}/snapshots{path}", headers=token, timeout=60).status_code
 
     assert status(f"/{mine.key}/diff?from={mine.key}") == 200
     assert status(f"/{mine.key}/diff?from={other.key}") == 403
@@ -217,7 +217,7 @@ def test_a_token_is_for_no_other_file_however_the_path_is_written(
     token = site.token(capsys, f"read:/snapshots/{key}/files/public/")
 
     def status(path: str) -> int:
-        return httpx.get(f"{site.url}/snapshots/{path}", headers=token).status_code
+        return httpx.get(f"{site.url}/snapshots/{path}", headers=token, timeout=60).status_code
 
     assert status(f"{key}/files/first.md") == 403
     assert status(f"{key}/files/public/first.md") == 404
@@ -230,11 +230,11 @@ def test_a_token_that_is_removed_is_refused_at_once(
 ) -> None:
     token = site.token(capsys, "read:/")
     url, id_ = f"{site.url}/blobs/{digest}", token["Authorization"].split("_")[1]
-    assert httpx.get(url, headers=token).status_code == 200
+    assert httpx.get(url, headers=token, timeout=60).status_code == 200
 
     assert main(["token", "rm", id_, "--file", str(site.tokens)]) == 0
 
-    answer = httpx.get(url, headers=token)
+    answer = httpx.get(url, headers=token, timeout=60)
     assert answer.status_code == 401
     assert "invalid_token" in answer.headers["WWW-Authenticate"]
     assert main(["token", "ls", "--file", str(site.tokens)]) == 0
@@ -247,7 +247,9 @@ def test_events_end_when_their_token_is_removed(
     token = site.token(capsys, "read:/log/")
     site.holdfast.states.append("followed", 1)
 
-    with httpx.stream("GET", f"{site.url}/log/followed?follow", headers=token) as answer:
+    with httpx.stream(
+        "GET", f"{site.url}/log/followed?follow", headers=token, timeout=60
+    ) as answer:
         lines = answer.iter_lines()
         assert "event: command" in lines
         id_ = token["Authorization"].split("_")[1]
@@ -302,7 +304,7 @@ def test_a_snapshot_is_restored_only_into_an_app_that_may_be_restored_too(
     token = site.token(capsys, *scopes)
     body = {"app": app, "mode": "replace", "dry_run": True}
 
-    answer = httpx.post(f"{site.url}/snapshots/{key}/restore", headers=token, json=body)
+    answer = httpx.post(f"{site.url}/snapshots/{key}/restore", headers=token, json=body, timeout=60)
 
     assert answer.status_code == status, answer.text
 
@@ -323,7 +325,7 @@ def test_a_page_of_a_blob_names_only_what_may_be_read(
     def named(*scopes: str) -> tuple[set[str], str]:
         headers = site.token(capsys, *scopes)
         url = f"{site.url}/console/blobs/{digest_of(data)}"
-        page = httpx.get(url, headers=headers).text
+        page = httpx.get(url, headers=headers, timeout=60).text
         told = re.search(r"([0-9]) more that your token may not read", page)
         return set(re.findall(r"[a-z0-9 ]*kept/[a-z/]+(?=<)", page)), told[1] if told else "0"
 
@@ -347,7 +349,7 @@ def test_a_path_with_one_slash_too_many_leads_nowhere(site: Site) -> None:
 
 
 def test_everybody_may_ask_whether_the_gateway_lives(site: Site) -> None:
-    assert httpx.get(f"{site.url}/healthz").status_code == 200
+    assert httpx.get(f"{site.url}/healthz", timeout=60).status_code == 200
 
 
 # --- this machine ---
@@ -393,7 +395,7 @@ def test_a_link_is_for_one_method_and_one_thing(site: Site, digest: str) -> None
     assert site.get(link, "DELETE").status_code == 403
     assert site.get(link.replace(digest, other)).status_code == 403
     assert site.get(link + "&version=1").status_code == 403
-    assert httpx.get(site.reached(link).partition("?")[0]).status_code == 401
+    assert httpx.get(site.reached(link).partition("?")[0], timeout=60).status_code == 401
 
 
 @pytest.mark.fault("H01")
@@ -402,7 +404,7 @@ def test_a_link_with_one_bit_flipped_anywhere_is_403(site: Site, digest: str) ->
     """But for what no client sends: with ``#`` the rest of a URL stays at home."""
     target = site.holdfast.link(digest, 60).url.removeprefix(PUBLIC)
     statuses = {}
-    with httpx.Client(base_url=site.url, trust_env=False) as client:
+    with httpx.Client(base_url=site.url, trust_env=False, timeout=60) as client:
         assert client.get(target).status_code == 200
         for bit in range(0, len(target) * 8, FLIPPED_EVERY):
             data = bytearray(target.encode())
@@ -473,8 +475,10 @@ def test_what_the_s3_client_of_boto3_presigns_is_followed(site: Site, digest: st
 
     assert site.get(blob).content == DATA
     typed = {"Content-Type": "image/jpeg"}
-    assert httpx.put(site.reached(put), content=b"cat", headers=typed).status_code == 200
-    assert httpx.put(site.reached(put), content=b"cat").status_code == 403
+    assert (
+        httpx.put(site.reached(put), content=b"cat", headers=typed, timeout=60).status_code == 200
+    )
+    assert httpx.put(site.reached(put), content=b"cat", timeout=60).status_code == 403
     assert site.get(got).content == b"cat"
 
 
@@ -548,8 +552,8 @@ def test_a_link_for_an_upload_takes_what_it_is_for_once(site: Site) -> None:
     data = b"uploaded by a link"
     link = site.holdfast.link(digest_of(data), 60, method="PUT").url
 
-    first = httpx.put(site.reached(link), content=data)
-    again = httpx.put(site.reached(link), content=data)
+    first = httpx.put(site.reached(link), content=data, timeout=60)
+    again = httpx.put(site.reached(link), content=data, timeout=60)
 
     assert (first.status_code, again.status_code) == (201, 403)
     assert site.holdfast.get(digest_of(data)) == data
@@ -573,11 +577,11 @@ def test_a_link_for_an_upload_creates_a_name_or_replaces_its_blob(site: Site) ->
     first, second = (
         site.reached(site.holdfast.names.link("drop/a b", 60, method="PUT").url) for _ in range(2)
     )
-    assert httpx.put(first, content=b"one").status_code == 201
-    assert httpx.put(second, content=b"two").status_code == 409
+    assert httpx.put(first, content=b"one", timeout=60).status_code == 201
+    assert httpx.put(second, content=b"two", timeout=60).status_code == 409
 
     late = site.reached(site.holdfast.names.link("drop/a b", 60, method="PUT").url)
-    replaced = httpx.put(late, content=b"three")
+    replaced = httpx.put(late, content=b"three", timeout=60)
 
     assert replaced.status_code == 200
     assert site.holdfast.names.get("drop/a b") == b"three"

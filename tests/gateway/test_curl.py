@@ -343,7 +343,7 @@ def test_resumable_uploads(shell: Shell, site: Site) -> None:
 
     def begun() -> str:
         headers = {"Tus-Resumable": "1.0.0", "Upload-Length": "11"}
-        made = httpx.post(f"{site.url}/uploads", headers=headers, trust_env=False)
+        made = httpx.post(f"{site.url}/uploads", headers=headers, trust_env=False, timeout=60)
         return f"{site.url}{made.headers['Location']}"
 
     shell.type(offered, 204)

@@ -49,13 +49,13 @@ def ask_for_others(url: str) -> set[int]:
     there = f"http://{OTHER}/blobs/{'0' * 64}"
     named = {"X-Forwarded-Host": OTHER, "Referer": there, "Location": there, "Upload-Concat": there}
     answers = [
-        httpx.get(f"{url}/blobs/{'0' * 64}", headers={"Host": OTHER}),
-        httpx.get(f"{url}/blobs/{'0' * 64}", headers=named),
-        httpx.get(f"{url}/blobs/{'0' * 64}", params={"url": there}),
-        httpx.get(f"{url}/store", params={"name": there}),
-        httpx.get(f"{url}/snapshots/{there}"),
-        httpx.post(f"{url}/snapshots", json={"app": there}),
-        httpx.post(f"{url}/uploads", headers={"Tus-Resumable": "1.0.0", **named}),
+        httpx.get(f"{url}/blobs/{'0' * 64}", headers={"Host": OTHER}, timeout=60),
+        httpx.get(f"{url}/blobs/{'0' * 64}", headers=named, timeout=60),
+        httpx.get(f"{url}/blobs/{'0' * 64}", params={"url": there}, timeout=60),
+        httpx.get(f"{url}/store", params={"name": there}, timeout=60),
+        httpx.get(f"{url}/snapshots/{there}", timeout=60),
+        httpx.post(f"{url}/snapshots", json={"app": there}, timeout=60),
+        httpx.post(f"{url}/uploads", headers={"Tus-Resumable": "1.0.0", **named}, timeout=60),
     ]
     found = {answer.status_code for answer in answers}
     for head in (f"GET {there}", f"CONNECT {OTHER}:80", f"GET //{OTHER}/blobs"):

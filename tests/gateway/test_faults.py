@@ -101,7 +101,7 @@ def test_when_nobody_answers_it_is_503_and_says_when_to_come_again(
             httpx.post(f"{url}/store/name", content=b"x", timeout=60),
             httpx.get(f"{url}/readyz", timeout=60),
         ]
-        lives = httpx.get(f"{url}/healthz")
+        lives = httpx.get(f"{url}/healthz", timeout=60)
 
     assert [answer.status_code for answer in answers] == [503] * 3
     assert {answer.json()["code"] for answer in answers} == {"unavailable"}
@@ -113,11 +113,12 @@ def test_whoever_reads_nothing_is_left_and_makes_room(nats_server: EmbeddedServe
     data = secrets.token_bytes(16 * MIB)
     with (
         deployed(nats_server.url, "one") as deployment,
+        serving(deployment) as patient,
         serving(deployment, body_seconds=0.5, max_connections=1) as url,
-        asked_slowly(url, put(url, data)) as answer,
+        asked_slowly(url, put(patient, data)) as answer,
     ):
         assert answer.readline().startswith(b"HTTP/1.1 200 ")
-        while httpx.get(f"{url}/healthz").status_code == 503:
+        while httpx.get(f"{url}/healthz", timeout=60).status_code == 503:
             pass
         received = read_body(answer)
 

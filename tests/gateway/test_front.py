@@ -54,8 +54,8 @@ def test_one_client_of_ipv4_is_not_all_of_them_where_both_are_listened_to() -> N
 
 def test_more_requests_at_once_than_there_may_be_are_429(deployment: Deployment) -> None:
     with serving(deployment, max_requests=1) as url, half_a_request(url) as slow:
-        refused = httpx.get(f"{url}/blobs/{'0' * 64}")
-        lives = httpx.get(f"{url}/healthz")
+        refused = httpx.get(f"{url}/blobs/{'0' * 64}", timeout=60)
+        lives = httpx.get(f"{url}/healthz", timeout=60)
         slow.sendall(b"abc")
 
         assert (refused.status_code, refused.json()["code"]) == (429, "rate_limited")
@@ -75,11 +75,11 @@ def test_forms_that_anybody_may_send_take_no_turn_of_other_requests(
         slow = [
             stack.enter_context(half_a_request(url, f"POST {form}")) for _ in range(MAX_OPEN_FORMS)
         ]
-        one_more = httpx.post(f"{url}{form}", content=b"x")
-        stored = httpx.put(f"{url}/blobs", content=b"a body of another request")
+        one_more = httpx.post(f"{url}{form}", content=b"x", timeout=60)
+        stored = httpx.put(f"{url}/blobs", content=b"a body of another request", timeout=60)
         slow[0].sendall(b"a=b")
         ended = slow[0].recv(1000)
-        another = httpx.post(f"{url}{form}", content=b"x")
+        another = httpx.post(f"{url}{form}", content=b"x", timeout=60)
         for one in slow[1:]:
             one.close()
 
@@ -131,16 +131,16 @@ def test_an_address_may_ask_so_often_a_second() -> None:
 
 def test_an_answer_says_when_to_come_again(deployment: Deployment) -> None:
     with serving(deployment, requests_per_second=0.001) as url:
-        answers = [httpx.get(f"{url}/blobs/{'0' * 64}") for _ in range(2)]
+        answers = [httpx.get(f"{url}/blobs/{'0' * 64}", timeout=60) for _ in range(2)]
 
     assert [answer.status_code for answer in answers] == [404, 429]
 
 
 def test_a_body_that_is_too_large_is_413_with_or_without_a_length(deployment: Deployment) -> None:
     with serving(deployment, max_body_bytes=10) as url:
-        known = httpx.put(f"{url}/blobs", content=b"x" * 11)
-        unknown = httpx.put(f"{url}/blobs", content=iter([b"x" * 6, b"y" * 6]))
-        fitting = httpx.put(f"{url}/blobs", content=b"x" * 10)
+        known = httpx.put(f"{url}/blobs", content=b"x" * 11, timeout=60)
+        unknown = httpx.put(f"{url}/blobs", content=iter([b"x" * 6, b"y" * 6]), timeout=60)
+        fitting = httpx.put(f"{url}/blobs", content=b"x" * 10, timeout=60)
 
     assert (known.status_code, unknown.status_code) == (413, 413)
     assert fitting.status_code in {200, 201}
@@ -264,8 +264,8 @@ def test_pages_of_named_origins_may_read_answers(deployment: Deployment) -> None
     asked = origin | {"Access-Control-Request-Method": "PUT"}
     with serving(deployment, cors_origins=("https://app.example",)) as url:
         before = httpx.options(f"{url}/blobs", headers=asked)
-        answer = httpx.get(f"{url}/healthz", headers=origin)
-        other = httpx.get(f"{url}/healthz", headers={"Origin": "https://other.example"})
+        answer = httpx.get(f"{url}/healthz", headers=origin, timeout=60)
+        other = httpx.get(f"{url}/healthz", headers={"Origin": "https://other.example"}, timeout=60)
 
     assert before.headers["Access-Control-Allow-Origin"] == "https://app.example"
     assert answer.headers["Access-Control-Allow-Origin"] == "https://app.example"

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import httpx
 from nats.aio.client import Client as NatsClient
-from tests.deployment import ask_all
 from tests.gateway.conftest import serving
 
 from holdfast.gateway.routes.health import FRESH_SECONDS
@@ -24,11 +23,13 @@ async def times_asked(deployment: Deployment) -> int:
     client = NatsClient()
     await client.connect(deployment.url)
     try:
-        told = await ask_all(client, "$SRV.STATS.holdfast")
+        told = await deployment.told(client, "STATS")
     finally:
         await client.close()
     subject = deployment.subject(GET_STATUS.subject)
-    found = [one for worker in told for one in worker["endpoints"] if one["subject"] == subject]
+    found = [
+        one for worker in told.values() for one in worker["endpoints"] if one["subject"] == subject
+    ]
     return sum(int(one["num_requests"]) for one in found)
 
 
@@ -45,7 +46,11 @@ def test_a_gateway_whose_workers_answer_is_ready(http: httpx.Client) -> None:
 def test_who_asks_often_whether_it_is_ready_asks_workers_seldom(deployment: Deployment) -> None:
     before, began = asyncio.run(times_asked(deployment)), time.monotonic()
 
-    with serving(deployment) as url, httpx.Client() as http, ThreadPoolExecutor(8) as pool:
+    with (
+        serving(deployment) as url,
+        httpx.Client(timeout=60) as http,
+        ThreadPoolExecutor(8) as pool,
+    ):
         answers = list(pool.map(lambda _: http.get(f"{url}/readyz"), range(40)))
 
     seconds = time.monotonic() - began

@@ -270,7 +270,7 @@ def test_who_does_not_read_what_is_answered_keeps_nobody_from_being_answered(
         for deaf in (one, other):
             deaf.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             deaf.socket.sendall(many)
-        with httpx.Client(base_url=url, trust_env=False) as http:
+        with httpx.Client(base_url=url, trust_env=False, timeout=60) as http:
             answers = [http.get(f"/blobs/{DIGEST}").status_code for _ in range(100)]
 
     assert answers[-10:] == [404] * 10

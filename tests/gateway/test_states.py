@@ -105,7 +105,7 @@ def test_who_follows_a_log_and_reads_nothing_gives_its_place_to_others(
 
         def is_free() -> bool:
             time.sleep(0.05)
-            return httpx.get(f"{url}/states", trust_env=False).status_code == 200
+            return httpx.get(f"{url}/states", trust_env=False, timeout=60).status_code == 200
 
         assert any(is_free() for _ in range(600))
 
@@ -165,7 +165,9 @@ def test_a_log_is_followed_and_gone_on_with(http: httpx.Client) -> None:
                     found.append((entry["index"], entry["command"]))
                     if entry["command"] == "first":
                         httpx.post(
-                            f"{http.base_url}/command/{name}".replace("//c", "/c"), json="two"
+                            f"{http.base_url}/command/{name}".replace("//c", "/c"),
+                            json="two",
+                            timeout=60,
                         )
                     if len(found) == count:
                         return found
@@ -233,7 +235,7 @@ def test_the_older_paths_are_those_of_the_state_that_is_configured(
 ) -> None:
     assert http.get("/state").status_code == 404
     with serving(deployment, state=fresh()) as url:
-        assert httpx.get(f"{url}/state").status_code == 404
-        assert httpx.post(f"{url}/state", json={"a": 1}).status_code == 201
-        assert httpx.get(f"{url}/state").json() == {"a": 1}
-        assert httpx.post(f"{url}/command", json={"do": "it"}).json()["index"] == 1
+        assert httpx.get(f"{url}/state", timeout=60).status_code == 404
+        assert httpx.post(f"{url}/state", json={"a": 1}, timeout=60).status_code == 201
+        assert httpx.get(f"{url}/state", timeout=60).json() == {"a": 1}
+        assert httpx.post(f"{url}/command", json={"do": "it"}, timeout=60).json()["index"] == 1

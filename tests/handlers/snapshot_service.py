@@ -9,7 +9,7 @@ import asyncio
 import itertools
 from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, override
 
 import msgspec
 from tests.handlers.service import Reply
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from holdfast.stores.record_ports import Change, Record
 
 LEASE_SECONDS: Final = 60.0
+_LOOK_SECONDS: Final = 60.0
 GRACE: Final = timedelta(hours=24)
 
 
@@ -272,6 +273,14 @@ class DiskShared(Shared):
         self.stores = open_on_disk(root, self.sources)
 
 
+class PatientApps(Apps):
+    """Apps that are looked for as long as it takes: a busy machine is no directory that hangs."""
+
+    @override
+    async def look_for(self, app: str) -> bool:
+        return await self.look(lambda: self.has(app), seconds=_LOOK_SECONDS)
+
+
 class Site:
     """One worker, with the apps in ``root``."""
 
@@ -281,7 +290,7 @@ class Site:
         self.shared = shared
         self.node = node
         self.root = root
-        self.apps = Apps(root)
+        self.apps = PatientApps(root)
         self.silent = False  # to other workers, as one that restarts is
         self.missed = False  # when it is silent: they heard it lately
         self.published: list[tuple[str, dict[str, Any]]] = []

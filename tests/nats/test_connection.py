@@ -85,12 +85,12 @@ class TestBytes:
         async with connected(NatsOptions(servers=(nats_url,))) as other:
             for member in (connection, other):
                 member.route(fresh_name, lambda one: got.append(bytes(one.data)), queue="q")
-                await member.wait_flushed(5)
+                await member.wait_flushed(30)
             for number in range(100):
                 connection.send(fresh_name, b"%d" % number)
             await until(lambda: len(got) >= 100)
             for member in (connection, other):
-                await member.wait_flushed(5)
+                await member.wait_flushed(30)
 
         assert sorted(map(int, got)) == list(range(100))
 
@@ -120,7 +120,7 @@ class TestWhatIsNotSent:
             with pytest.raises(ValueError, match="white space"):
                 connection.send("a", b"x", reply=subject)
 
-        await connection.wait_flushed(5)
+        await connection.wait_flushed(30)
         assert connection.is_connected
 
     @pytest.mark.fault("I13")
@@ -176,7 +176,7 @@ class TestWhatIsNotSent:
                     await send_on()
                 with pytest.raises(TimeoutError):
                     await asyncio.wait_for(connection.wait_sendable(), 0.05)
-            await asyncio.wait_for(connection.wait_sendable(), 10)
+            await asyncio.wait_for(connection.wait_sendable(), 30)
             connection.send("nobody", data)
 
         assert MAX_QUEUED_BYTES // 2 < taken < 1.5 * MAX_QUEUED_BYTES
@@ -203,13 +203,13 @@ class TestReconnecting:
             connection.route("during", during.put_nowait)
             connection.unroute(sid)
             start_server(directory=directory, port=port)
-            await connection.wait_connected(10)
+            await connection.wait_connected(60)
 
             for subject in ("before", "during", "gone"):
                 connection.send(subject, subject.encode() * 10_000)
             assert bytes((await next_of(before)).data) == b"before" * 10_000
             assert bytes((await next_of(during)).data) == b"during" * 10_000
-            await connection.wait_flushed(5)
+            await connection.wait_flushed(30)
             assert (before.qsize(), during.qsize(), gone) == (0, 0, [])
 
     async def test_a_server_that_talks_nonsense_is_left_and_tried_again(self) -> None:
@@ -270,7 +270,7 @@ class TestClosing:
                 connection.send("nobody", bytes(PAYLOAD_BYTES))
             await asyncio.sleep(0)
             connection.send("nobody", bytes(PAYLOAD_BYTES))
-            async with asyncio.timeout(8):
+            async with asyncio.timeout(30):
                 await connection.close()
 
         await until(lambda: asyncio.all_tasks() == before)
@@ -282,7 +282,7 @@ class TestClosing:
 
         server.stop()
         await until(lambda: not connection.is_connected)
-        async with asyncio.timeout(8):
+        async with asyncio.timeout(30):
             await connection.close()
 
         await until(lambda: asyncio.all_tasks() == before)
@@ -298,7 +298,7 @@ class TestUnreachable:
         with pytest.raises(UnavailableError, match="cannot connect to NATS"):
             await connect(NatsOptions(servers=(f"nats://127.0.0.1:{port}",)))
 
-        assert time.monotonic() - started < 8
+        assert time.monotonic() - started < 30
 
     @pytest.mark.parametrize("greeting", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n"])
     async def test_what_is_no_nats_server_is_unavailable_and_leaves_nothing_running(
@@ -328,7 +328,7 @@ async def test_an_answer_that_nobody_waits_for_any_more_ends_nothing(
     async with connected(NatsOptions(servers=(server.url,))) as connection:
         with frozen(server), pytest.raises(UnavailableError):
             await connection.wait_flushed(1)
-        await connection.wait_flushed(5)
+        await connection.wait_flushed(30)
 
         with frozen(server), pytest.raises(UnavailableError):
             await connection.wait_flushed(1)

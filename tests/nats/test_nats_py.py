@@ -101,7 +101,7 @@ async def test_other_users_of_it_in_the_same_process_are_unaffected(
     await stock.flush()
 
     connection.send(fresh_name, bytes(300_000), headers={"A": "b"}, reply="r")
-    message = await subscription.next_msg(5)
+    message = await subscription.next_msg(30)
     messages = await receive(connection, f"{fresh_name}.back")
     await stock.publish(f"{fresh_name}.back", b"back", headers={"C": "d"})
 

@@ -41,7 +41,7 @@ async def missing_and_requests(
     async with connected(NatsOptions(servers=(nats_url,))) as other:
         asked = await receive(other, "$JS.API.>")
         missing = await bucket.store.missing(digests, partial=True, counted=True)
-        await other.wait_flushed(5)
+        await other.wait_flushed(30)
         subjects = [asked.get_nowait().subject for _ in range(asked.qsize())]
     return missing, sum(bucket.stream in subject for subject in subjects)
 

@@ -551,9 +551,8 @@ class TestGroups:
         assert await all_readable(bucket)
 
     async def test_a_store_that_cannot_be_reached_is_unavailable_to_each(
-        self, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+        self, bucket: Bucket
     ) -> None:
-        monkeypatch.setattr(jetstream_calls_module, "ATTEMPT_SECONDS", 0.1)
         gone = await Bucket.create(bucket.js.connection)
         await gone.remove()
 
@@ -576,7 +575,6 @@ async def test_of_a_tombstone_whose_time_was_up_the_marker_is_no_blob(bucket: Bu
 async def test_a_server_that_is_killed_amid_groups_loses_nothing_acknowledged_and_keeps_no_half(
     start_server: StartServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jetstream_calls_module, "ATTEMPT_SECONDS", 1.0)
     server = start_server()
     directory, port = server.log_file.parent, server.port
     async with connected(NatsOptions(servers=(server.url,))) as connection:
@@ -593,14 +591,16 @@ async def test_a_server_that_is_killed_amid_groups_loses_nothing_acknowledged_an
                 outcomes[digest_of(data)] = []
                 outcomes[digest_of(data)] = await both
 
-        lanes = [asyncio.create_task(put_until_stopped(lane)) for lane in range(24)]
-        for killed in (1, 2):
-            await until(lambda killed=killed: len(outcomes) > 100 * killed)  # type: ignore[misc]  # this turn's
-            kill(server)
-            server = start_server(directory=directory, port=port)
-            await connection.wait_connected(10)
-        stopped.set()
-        await asyncio.gather(*lanes)
+        with monkeypatch.context() as impatient:
+            impatient.setattr(jetstream_calls_module, "ATTEMPT_SECONDS", 1.0)
+            lanes = [asyncio.create_task(put_until_stopped(lane)) for lane in range(24)]
+            for killed in (1, 2):
+                await until(lambda killed=killed: len(outcomes) > 100 * killed)  # type: ignore[misc]  # this turn's
+                kill(server)
+                server = start_server(directory=directory, port=port)
+                await connection.wait_connected(60)
+            stopped.set()
+            await asyncio.gather(*lanes)
 
         for digest, both in outcomes.items():
             acknowledged = [one for one in both if not isinstance(one, HoldfastError)]

@@ -541,7 +541,7 @@ class TestChunkIndex:
         info = (await put_staged(bucket.store, data)).info
         arrived: asyncio.Queue[Any] = asyncio.Queue()
         connection.route(fresh_name, arrived.put_nowait)
-        await connection.wait_flushed(5)
+        await connection.wait_flushed(30)
         delivery = bucket.store.direct_delivery()
 
         first, position = await delivery.locate(info, 2)
@@ -560,7 +560,7 @@ class TestChunkIndex:
         info = (await put_staged(bucket.store, data)).info
         arrived: asyncio.Queue[Any] = asyncio.Queue()
         connection.route(fresh_name, arrived.put_nowait)
-        await connection.wait_flushed(5)
+        await connection.wait_flushed(30)
 
         await bucket.store.deliver(info, 1, 1, fresh_name)
         async with asyncio.timeout(20):
@@ -773,7 +773,7 @@ class TestUnreachable:
                 await bucket.store.delete(info.digest)
             monkeypatch.undo()
             start_server(directory=directory, port=port)
-            await connection.wait_connected(10)
+            await connection.wait_connected(60)
 
             assert await bucket.store.get(await bucket.store.stat(info.digest)) == some_bytes(3000)
 

@@ -148,7 +148,7 @@ async def test_a_purge_is_done_though_a_server_says_at_once_that_it_knows_no_lea
                 leaderless.send(message.reply, NO_LEADER)
 
             leaderless.route("$JS.API.STREAM.PURGE.*", answer)
-            await leaderless.wait_flushed(5)
+            await leaderless.wait_flushed(30)
 
             await js.purge("s", "s.a", up_to=2)
             assert await left(js, "s") == [3, 4]

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from holdfast.transport.message import Message
 
 
-async def until(condition: Callable[[], bool], timeout_seconds: float = 10) -> None:
+async def until(condition: Callable[[], bool], timeout_seconds: float = 60) -> None:
     """Wait for what no event tells of. Raises TimeoutError."""
     async with asyncio.timeout(timeout_seconds):
         while not condition():  # noqa: ASYNC110  (no event tells)
@@ -73,7 +73,7 @@ async def receive(connection: Connection, subject: str) -> asyncio.Queue[Message
     """The messages on ``subject``, once the server knows that they are wanted."""
     messages: asyncio.Queue[Message] = asyncio.Queue()
     connection.route(subject, messages.put_nowait)
-    await connection.wait_flushed(5)
+    await connection.wait_flushed(30)
     return messages
 
 

@@ -269,7 +269,7 @@ async def test_nothing_is_kept_of_a_snapshot_that_gave_way_while_it_was_exported
 
 async def whole(reads: SnapshotReads, root: Digest) -> bytes:
     content = await reads.export(
-        root, is_ours=True, offset=0, length=None, cursor=None, wait_seconds=1
+        root, is_ours=True, offset=0, length=None, cursor=None, wait_seconds=30
     )
     return bytes(content.data)
 

@@ -34,7 +34,7 @@ def wrapped(store: BlobStore) -> BlobStore:
     return GuardedBlobStore(
         store,
         limits=Limits(max_blob_bytes=MAX_BLOB_BYTES, max_concurrent=4),
-        retries=Retries(attempts=3, timeout_seconds=5, first_wait_seconds=0.01),
+        retries=Retries(attempts=3, timeout_seconds=30, first_wait_seconds=0.01),
         metrics=StoreMetrics.register(CollectorRegistry()),
         monotonic=time.monotonic,
     )

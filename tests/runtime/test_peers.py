@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.nats
 
+SECONDS = 60.0
+
 
 @asynccontextmanager
 async def peers(
@@ -59,12 +61,33 @@ async def peers(
     )
     if starts:
         found.start()
-    await connection.wait_flushed(5)
+    await connection.wait_flushed(30)
     try:
         yield found
     finally:
         found.stop()
         await connection.close()
+
+
+async def told(
+    asker: Peers, wanted: Answers, *, app: str | None = None, node: str | None = None
+) -> int:
+    """How often it was asked until all that is ``wanted`` was told; never anything else is.
+
+    On a busy machine somebody may miss the second that there is for an answer.
+    """
+    asked = 1
+    async with asyncio.timeout(SECONDS):
+        while not is_told(found := await asker.ask(app=app, node=node), wanted):
+            assert found.yes is None
+            assert found.no <= wanted.no
+            asked += 1
+    return asked
+
+
+def is_told(found: Answers, wanted: Answers) -> bool:
+    """The other answers are complete only without a yes."""
+    return found.yes == wanted.yes if wanted.yes else found == wanted
 
 
 async def test_the_node_that_has_an_app_is_found_and_no_other(
@@ -79,16 +102,16 @@ async def test_the_node_that_has_an_app_is_found_and_no_other(
         peers(nats_url, prefix, "one", tmp_path / "one"),
         peers(nats_url, prefix, "two", tmp_path / "two") as two,
     ):
-        assert (await bare.ask(app="shop")).yes == "one"
-        assert (await bare.ask(app="blog")).yes == "two"
-        assert (await bare.ask(app="blog", node="two")).yes == "two"
-        assert (await bare.ask(node="one")).yes == "one"
-        assert await bare.ask(app="blog", node="one") == Answers(no=frozenset({"one"}))
-        assert await bare.ask(app="other") == Answers(no=frozenset({"one", "two"}))
+        await told(bare, Answers(yes="one"), app="shop")
+        await told(bare, Answers(yes="two"), app="blog")
+        await told(bare, Answers(yes="two"), app="blog", node="two")
+        await told(bare, Answers(yes="one"), node="one")
+        await told(bare, Answers(no=frozenset({"one"})), app="blog", node="one")
+        await told(bare, Answers(no=frozenset({"one", "two"})), app="other")
         assert await bare.ask(node="bare") == Answers()
         two.stop()
         missing = Answers(no=frozenset({"one"}), missed=frozenset({"two"}))
-        assert await bare.ask(app="blog") == missing
+        await told(bare, missing, app="blog")
 
 
 async def test_who_was_there_lately_is_missed_and_after_a_while_no_more(
@@ -102,14 +125,12 @@ async def test_who_was_there_lately_is_missed_and_after_a_while_no_more(
         peers(nats_url, prefix, "one", tmp_path / "one") as one,
         peers(nats_url, prefix, "two", tmp_path / "two") as two,
     ):
-        await one.look()
+        await told(one, Answers(no=frozenset({"one", "two"})), app="new")
         two.stop()
-        first = await one.ask(app="new")
+        missing = Answers(no=frozenset({"one"}), missed=frozenset({"two"}))
+        await told(one, missing, app="new")
         monkeypatch.setattr(forwarding, "MISSED_SECONDS", 0.1)
-        later = await one.ask(app="new")
-
-    assert (first.no, first.missed) == (frozenset({"one"}), frozenset({"two"}))
-    assert (later.no, later.missed) == (frozenset({"one"}), frozenset())
+        await told(one, Answers(no=frozenset({"one"})), app="new")
 
 
 class Hung(Apps):
@@ -137,10 +158,10 @@ async def test_a_worker_whose_apps_cannot_be_reached_says_that_it_cannot_tell(
         peers(nats_url, prefix, "one", hung),
         peers(nats_url, prefix, "two", tmp_path / "two"),
     ):
-        other = await bare.ask(app="other")
-        assert other == Answers(no=frozenset({"two"}), unsure=frozenset({"one"}))
-        assert (await bare.ask(app="blog")).yes == "two"
-        assert (await bare.ask(node="one")).yes == "one"
+        unsure = Answers(no=frozenset({"two"}), unsure=frozenset({"one"}))
+        await told(bare, unsure, app="other")
+        await told(bare, Answers(yes="two"), app="blog")
+        await told(bare, Answers(yes="one"), node="one")
 
     hung.back.set()
 
@@ -163,10 +184,10 @@ async def test_nothing_is_answered_to_what_is_no_inbox_or_no_question(
         await client.publish(f"{prefix}.snapshot.where", b"{}", reply=f"{prefix}.elsewhere")
         for body in (b"", b"{", b'{"app":"../x"}', b'{"app":7}'):
             await client.publish(f"{prefix}.snapshot.where", body, reply="_INBOX.mine")
-        assert (await two.ask(app="shop")).yes == "one"
+        asked = await told(two, Answers(yes="one"), app="shop")
         await client.flush()
 
-    subjects = [(await heard.next_msg(1)).subject for _ in range(6)]
+    subjects = [(await heard.next_msg(SECONDS)).subject for _ in range(5 + asked)]
     assert set(subjects) == {f"{prefix}.snapshot.where"}
     assert answers.pending_msgs == 0
     await client.close()
@@ -182,6 +203,7 @@ async def started(one: Peers) -> bool:
     return True
 
 
+@pytest.mark.usefixtures("patience")
 async def test_a_node_of_two_directories_is_found_though_one_is_a_copy_of_the_other(
     nats_url: str, tmp_path: Path
 ) -> None:
@@ -199,7 +221,7 @@ async def test_a_node_of_two_directories_is_found_though_one_is_a_copy_of_the_ot
         assert not await started(two)
         assert await started(other)
         assert await started(bare)
-        assert (await bare.ask(app="shop", node="twin")).yes == "twin"
+        await told(bare, Answers(yes="twin"), app="shop", node="twin")
 
     assert [os.listdir(tmp_path / name) for name in ("one", "two")] == [["shop"], ["shop"]]
 
@@ -218,10 +240,11 @@ async def test_workers_of_a_node_share_a_directory_however_they_reach_it(
         assert all(await asyncio.gather(started(one), started(two)))
 
 
+@pytest.mark.usefixtures("patience")
 async def test_of_two_that_start_at_the_same_moment_one_goes_on(
     nats_url: str, tmp_path: Path
 ) -> None:
-    for number in range(3):
+    for number in range(2):
         prefix = f"w{secrets.token_hex(4)}"
         roots = [tmp_path / f"{number}-{name}" for name in ("one", "two")]
         for root in roots:
@@ -242,11 +265,9 @@ async def test_who_starts_is_asked_for_no_app(nats_url: str, tmp_path: Path) -> 
         peers(nats_url, prefix, "two", None) as two,
     ):
         await one.check_node()
-        before = await two.ask(app="shop")
+        assert await two.ask(app="shop") == Answers()
         one.start()
-        after = await two.ask(app="shop")
-
-    assert (before.yes, after.yes) == (None, "one")
+        await told(two, Answers(yes="one"), app="shop")
 
 
 class ReadOnly(Apps):
@@ -279,8 +300,13 @@ async def test_clocks_that_differ_are_told_of(nats_url: str, tmp_path: Path) -> 
         peers(nats_url, prefix, "slow", tmp_path, skew=behind),
         peers(nats_url, prefix, "right", tmp_path),
     ):
-        with structlog.testing.capture_logs() as logs:
-            await one.look()
+        async with asyncio.timeout(SECONDS):
+            while await told_of_clocks(one) != {"slow": pytest.approx(-600, abs=1)}:
+                pass  # an answer came late: that looks the same
 
-    told = {e["node"]: round(e["ahead_seconds"]) for e in logs if e["event"] == "clocks_differ"}
-    assert told == {"slow": -600}
+
+async def told_of_clocks(looking: Peers) -> dict[str, float]:
+    """Seconds that others are ahead, as it tells of them after one look."""
+    with structlog.testing.capture_logs() as logs:
+        await looking.look()
+    return {e["node"]: e["ahead_seconds"] for e in logs if e["event"] == "clocks_differ"}

@@ -154,6 +154,7 @@ async def test_a_store_that_is_not_what_its_url_says_is_refused(
     await check_refused(nats_server.url, sentence, store=store, prefix="refused")
 
 
+@pytest.mark.usefixtures("patience")
 async def test_a_second_directory_of_one_node_is_refused(
     nats_server: EmbeddedServer, tmp_path: Path
 ) -> None:

@@ -140,13 +140,13 @@ async def pair(nats_url: str) -> AsyncIterator[Pair]:
     gate = Gate()
     worker = make_worker(connection, gate, prefix)
     worker.start()
-    await connection.wait_flushed(5)
+    await connection.wait_flushed(30)
     client = Client()
     await client.connect(nats_url)
     yield Pair(worker, gate, client, f"{prefix}.blob.stat")
     gate.open.set()
     await client.close()
-    await worker.drain(5)
+    await worker.drain(30)
     await connection.close()
 
 
@@ -197,8 +197,8 @@ async def test_a_lane_at_its_limit_does_not_hold_up_the_other(nats_url: str) -> 
             connection, gate, prefix, more=(Endpoint(PUT_PART, part, lane="parts"),)
         )
         worker.start()
-        stack.push_async_callback(worker.drain, 5)
-        await connection.wait_flushed(5)
+        stack.push_async_callback(worker.drain, 30)
+        await connection.wait_flushed(30)
         client = Client()
         await client.connect(nats_url)
         stack.push_async_callback(client.close)
@@ -223,7 +223,7 @@ async def test_draining_finishes_what_was_begun_and_takes_nothing_new(pair: Pair
     asking = pair.ask_many(2)
     await pair.gate.wait_entered(2)
 
-    draining = asyncio.create_task(pair.worker.drain(5))
+    draining = asyncio.create_task(pair.worker.drain(30))
     while pair.worker._sids:  # noqa: ASYNC110  (no event tells)
         await asyncio.sleep(0.005)
     await pair.client.flush()
@@ -334,7 +334,7 @@ async def test_stopping_drains_and_ends_well_and_chores_go_on_after_a_failure(
             drain_seconds=1,
         )
     )
-    await asyncio.wait_for(often.wait(), 5)
+    await asyncio.wait_for(often.wait(), 30)
     stop.set()
 
     assert await serving == 0
@@ -396,7 +396,7 @@ async def test_a_chore_may_begin_at_once_and_others_drain_with_the_worker(nats_u
             drain_too=(drain,),
         )
     )
-    await asyncio.wait_for(done.wait(), 5)
+    await asyncio.wait_for(done.wait(), 30)
     stop.set()
 
     assert await serving == 0
@@ -473,7 +473,7 @@ async def test_a_forwarded_request_is_answered_to_the_caller_and_not_forwarded_a
     ]
     for worker, connection in zip(workers, connections, strict=True):
         worker.start()
-        await connection.wait_flushed(5)
+        await connection.wait_flushed(30)
     client = Client()
     await client.connect(nats_url)
     try:
@@ -486,7 +486,7 @@ async def test_a_forwarded_request_is_answered_to_the_caller_and_not_forwarded_a
     finally:
         await client.close()
         for worker, connection in zip(workers, connections, strict=True):
-            await worker.drain(5)
+            await worker.drain(30)
             await connection.close()
 
     # then each is answered by the second, with what the caller said.
@@ -566,8 +566,8 @@ async def test_whatever_fails_a_request_is_answered(
         async with asyncio.timeout(30):
             while "Nats-Service-Error-Code" not in (last := await answers.get()).headers:
                 pass
-        await worker.drain(5)
-        await connection.wait_flushed(5)
+        await worker.drain(30)
+        await connection.wait_flushed(30)
         assert answers.empty(), "nothing comes after it"
 
     assert json.loads(bytes(last.data))["code"] == "internal"
@@ -594,8 +594,8 @@ async def test_what_a_worker_does_for_a_request_belongs_to_its_trace(nats_url: s
                 connection, Gate(), prefix, node=node, handle=stat, tracer=kept.tracer
             )
             worker.start()
-            stack.push_async_callback(worker.drain, 5)
-        await connection.wait_flushed(5)
+            stack.push_async_callback(worker.drain, 30)
+        await connection.wait_flushed(30)
         client = Client()
         await client.connect(nats_url)
         stack.push_async_callback(client.close)
@@ -633,7 +633,7 @@ async def test_what_may_have_been_under_way_for_too_long_is_not_answered(nats_ur
 
         await client.publish(subject, body, reply=inbox)
 
-        assert json.loads((await answers.next_msg(5)).data) == {"missing": []}
+        assert json.loads((await answers.next_msg(30)).data) == {"missing": []}
         assert answers.pending_msgs == 0
 
 
@@ -649,12 +649,12 @@ async def serving_alone(
     connection = await connect(NatsOptions(servers=(nats_url,)))
     worker = make_worker(connection, gate, prefix, more=(fresh,), age=age)
     worker.start()
-    await connection.wait_flushed(5)
+    await connection.wait_flushed(30)
     client = Client()
     await client.connect(nats_url)
     yield client, prefix
     await client.close()
-    await worker.drain(5)
+    await worker.drain(30)
     await connection.close()
 
 

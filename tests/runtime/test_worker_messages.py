@@ -77,7 +77,7 @@ async def teller(nats_url: str) -> AsyncIterator[Teller]:
         worker = make_worker(connection, Gate(), prefix, more=(endpoint,))
         worker.start()
         stack.push_async_callback(worker.drain, 0)
-        await connection.wait_flushed(5)
+        await connection.wait_flushed(30)
         await teller.client.connect(nats_url)
         stack.push_async_callback(teller.client.close)
         teller.subject = f"{prefix}.blob.watch"

@@ -639,7 +639,7 @@ def put_in_a_process(root: str, number: int, start: multiprocessing.synchronize.
         created = 0
         for n in range(20):
             data = some_bytes(3000, seed=n)
-            start.wait(30)
+            start.wait(100)
             if n % 2:
                 created += (await store.put(digest_of(data), data, ATTRIBUTES)).created
             else:
@@ -660,7 +660,7 @@ async def test_of_racing_processes_exactly_one_creates_each_blob(root: Path) -> 
     for process in processes:
         process.start()
     for process in processes:
-        await asyncio.to_thread(process.join, 60)
+        await asyncio.to_thread(process.join, 200)
 
     created = [process.exitcode for process in processes]
     assert sum(code or 0 for code in created) == 20, created
@@ -699,7 +699,7 @@ def announce_or_delete_in_a_process(
         store = DiskBlobStore(Path(root), sources=sources)
         for n in range(ROUNDS):
             data, name = some_bytes(3000, seed=n), Path(root, f"announced-{n}")
-            start.wait(30)
+            start.wait(100)
             if number == 0:
                 await announce(store, data, name)
             elif number == 1:
@@ -724,7 +724,7 @@ async def test_no_process_deletes_what_another_has_announced_and_touched(root: P
     for process in processes:
         process.start()
     for process in processes:
-        await asyncio.to_thread(process.join, 60)
+        await asyncio.to_thread(process.join, 200)
 
     assert [process.exitcode for process in processes] == [0, 0, 0]
     for n, info in enumerate(infos):

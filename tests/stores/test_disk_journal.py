@@ -264,7 +264,7 @@ def append_in_a_process(root: str, name: str, start: Barrier) -> Never:
 
     async def run() -> None:
         async with aclosing(DiskJournalStore(Path(root), clock=SOURCES.clock)) as store:
-            start.wait(30)
+            start.wait(100)
             for number in range(25):
                 await append_somewhere(store, f"{name} {number}")
 
@@ -293,7 +293,7 @@ async def test_racing_processes_append_each_entry_once_and_in_one_chain(
     for process in processes:
         process.start()
     for process in processes:
-        await asyncio.to_thread(process.join, 60)
+        await asyncio.to_thread(process.join, 200)
 
     entries = await read_all(store)
     assert [process.exitcode for process in processes] == [0] * 3
@@ -323,7 +323,7 @@ async def test_what_a_process_that_is_killed_had_acknowledged_is_there_and_other
     while last < 20:
         last = await asyncio.to_thread(ours.recv)
     process.kill()
-    await asyncio.to_thread(process.join, 60)
+    await asyncio.to_thread(process.join, 200)
     while ours.poll():
         last = ours.recv()
 

@@ -50,7 +50,7 @@ def put(key: str, value: int, expected: int | None) -> Put:
 def work_in_a_process(root: str, work: Work, start: Barrier) -> Never:
     async def run() -> None:
         async with aclosing(DiskRecordStore(Path(root), clock=FakeClock())) as store:
-            start.wait(30)
+            start.wait(100)
             await work(store)
 
     asyncio.run(run())
@@ -66,7 +66,7 @@ async def race(root: Path, *works: Work) -> None:
     for process in processes:
         process.start()
     for process in processes:
-        await asyncio.to_thread(process.join, 60)
+        await asyncio.to_thread(process.join, 200)
     assert [process.exitcode for process in processes] == [0] * len(works)
 
 
@@ -164,7 +164,7 @@ async def test_a_writer_that_is_killed_leaves_whole_batches_and_what_it_acknowle
         await increment(store)
 
     process.kill()
-    await asyncio.to_thread(process.join, 60)
+    await asyncio.to_thread(process.join, 200)
     telling.close()
     with suppress(EOFError):
         while True:

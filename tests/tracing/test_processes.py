@@ -33,10 +33,12 @@ def spans(nats_server_url: str) -> tuple[list[Sent], str]:
             deployed(nats_server_url, "one") as deployment,
             gateway_process(deployment) as (url, _),
         ):
-            digest = httpx.put(f"{url}/blobs", content=b"traced").json()["digest"]
+            digest = httpx.put(f"{url}/blobs", content=b"traced", timeout=60).json()["digest"]
             trace = {"traceparent": f"00-{TRACE_ID}-{CALLER_ID}-01"}
-            assert httpx.get(f"{url}/blobs/{digest}", headers=trace).content == b"traced"
-            assert httpx.get(f"{url}/blobs/{'0' * 64}").status_code == 404
+            assert (
+                httpx.get(f"{url}/blobs/{digest}", headers=trace, timeout=60).content == b"traced"
+            )
+            assert httpx.get(f"{url}/blobs/{'0' * 64}", timeout=60).status_code == 404
     return got, digest
 
 

@@ -371,7 +371,7 @@ async def verify(name: str, /, *, json: Json = False, flags: ClientFlags | None 
     else:
         for damage in found.damaged:
             print_line(damage)
-        say(f"{found.saves} saves, {found.commands} commands, {len(found.damaged)} damaged")
+        say(f"saves: {found.saves}, commands: {found.commands}, damaged: {len(found.damaged)}")
     return exit_codes.CORRUPT if found.damaged else exit_codes.OK
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
@@ -10,7 +9,6 @@ import msgspec
 from msgspec import UNSET, Raw
 
 from holdfast.domain.blob_names import check_blob_name, unquote_text
-from holdfast.domain.canonical import canonical
 from holdfast.domain.digest import Digest, check_expected, digest_of
 from holdfast.domain.op_id import bind_op_id, split_op_id
 from holdfast.errors import InvalidError, TooLargeError
@@ -61,7 +59,7 @@ from holdfast.protocol.states import (
 from holdfast.protocol.times import as_utc, told_time
 from holdfast.repository.states.appending import MAX_APPEND_SECONDS, Appender
 from holdfast.repository.states.groups import Command, LoggedCommand
-from holdfast.repository.states.saves import Loaded, NewSave, StateSaves
+from holdfast.repository.states.saves import Loaded, NewSave, StateSaves, canonical_form
 
 if TYPE_CHECKING:
     from holdfast.repository.states.op_ids import AppendedRun
@@ -71,9 +69,6 @@ if TYPE_CHECKING:
 
 FRESH_SECONDS: Final = 5.0
 """Time an append may be under way: its Op-Id is known for that longer than it lives."""
-
-_LARGE_BYTES: Final = 16 * 1024
-"""A larger state is made canonical in a thread."""
 
 _LINEAGES: Final = 1024
 _POLICY: Final = ("save_every", "keep", "keep_seconds", "trim")
@@ -210,10 +205,7 @@ class StateHandlers:
         return _saved(name, made)
 
     async def _canonical(self, text: bytes) -> bytes:
-        if len(text) > _LARGE_BYTES:
-            data = await asyncio.to_thread(canonical, text)
-        else:
-            data = canonical(text)
+        data = await canonical_form(text)
         if len(data) > self._max_inline_bytes:
             msg = f"the state takes {len(data)} bytes: put it as a blob, and save its digest"
             raise TooLargeError(msg)

@@ -123,7 +123,8 @@ class SaveState(Request, frozen=True, kw_only=True):
     """Save a state, which includes the log up to and with ``last_applied_index``.
 
     Either ``state``, any JSON, which is made canonical (RFC 8785); or a blob that is there, by its
-    ``digest``, which is as ``kind`` says. One that is older than the newest is a conflict, but with
+    ``digest``, which is as ``kind`` says. JSON there is canonical, or ``invalid``; of what does not
+    fit a message the caller is believed. One that is older than the newest is a conflict, but with
     ``force``; so is one of a log, known by its ``lineage``, that does not have the commands up to
     ``last_applied_index`` any more.
     """

@@ -143,8 +143,9 @@ def test_a_free_name_is_given_by_a_link_for_one_upload(visitor: Visitor, shown: 
 
     link = link_on(visitor.send(page.form("/names/link", upload="yes"), seconds="3600"))
 
-    assert httpx.put(link, content=b"theirs", trust_env=False).status_code == 201
-    assert httpx.put(link, content=b"again", trust_env=False).status_code in {403, 409, 412}
+    assert httpx.put(link, content=b"theirs", trust_env=False, timeout=60).status_code == 201
+    again = httpx.put(link, content=b"again", trust_env=False, timeout=60)
+    assert again.status_code in {403, 409, 412}
     assert shown.holdfast.names.get(name) == b"theirs"
 
 
@@ -160,8 +161,8 @@ def test_a_link_is_to_a_version_or_to_what_the_name_has_by_then(
     first, latest = (link_on(visitor.send(form, seconds="60", of=of)) for of in ("1", "latest"))
     names.replace(name, b"three")
 
-    assert httpx.get(first, trust_env=False).content == b"one"
-    assert httpx.get(latest, trust_env=False).content == b"three"
+    assert httpx.get(first, trust_env=False, timeout=60).content == b"one"
+    assert httpx.get(latest, trust_env=False, timeout=60).content == b"three"
 
 
 # --- blobs ---
@@ -216,8 +217,8 @@ def test_a_blob_that_is_not_there_is_uploaded_by_a_link(visitor: Visitor, shown:
         link_on(visitor.send(page.form("/link", upload="yes"), seconds="3600")) for _ in range(2)
     )
 
-    assert httpx.put(other, content=b"other", trust_env=False).status_code == 400
-    assert httpx.put(link, content=data, trust_env=False).status_code == 201
+    assert httpx.put(other, content=b"other", trust_env=False, timeout=60).status_code == 400
+    assert httpx.put(link, content=data, trust_env=False, timeout=60).status_code == 201
     assert shown.holdfast.get(digest_of(data)) == data
 
 

@@ -350,8 +350,8 @@ def test_a_link_is_made_and_followed_without_a_session(
         made = visitor.send(visitor.open(path).form("/link"), seconds="3600", once="yes")
         (link,) = re.findall(r"http\S+X-Amz-Signature\S+", made.text)
 
-        assert httpx.get(link, trust_env=False).content == data
-        assert httpx.get(link, trust_env=False).status_code == 403
+        assert httpx.get(link, trust_env=False, timeout=60).content == data
+        assert httpx.get(link, trust_env=False, timeout=60).status_code == 403
 
 
 @pytest.mark.fault("H10")
@@ -363,7 +363,7 @@ def test_a_form_that_is_not_ours_does_nothing(
     path = f"/console/snapshots/{shown.first}/delete"
 
     assert visitor.http.post(path, data={**sent, "sure": "yes"}).status_code == 403
-    with httpx.Client(base_url=shown.url, trust_env=False) as other:
+    with httpx.Client(base_url=shown.url, trust_env=False, timeout=60) as other:
         assert other.post(path, data={**sent, "sure": "yes"}).status_code == 403
     assert shown.holdfast.snapshots.get(shown.first).state == "ok"
 

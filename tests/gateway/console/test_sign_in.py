@@ -98,8 +98,8 @@ def test_the_cookie_of_a_session_is_for_the_console_of_this_site_alone(
     assert "samesite=lax" in cookie
     assert "path=/console" in cookie
     shown = {"Cookie": f"holdfast_session={token}"}
-    assert httpx.get(f"{guarded.url}/snapshots", headers=shown).status_code == 401
-    assert httpx.get(f"{guarded.url}/console", headers=shown).status_code == 200
+    assert httpx.get(f"{guarded.url}/snapshots", headers=shown, timeout=60).status_code == 401
+    assert httpx.get(f"{guarded.url}/console", headers=shown, timeout=60).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -164,14 +164,14 @@ def test_tokens_are_made_and_removed_here_where_their_file_is(
     (token,) = TOKEN.findall(made.text)
     shown = {"Authorization": f"Bearer {token}"}
 
-    assert httpx.get(f"{guarded.url}/store", headers=shown).status_code == 200
-    assert httpx.get(f"{guarded.url}/snapshots", headers=shown).status_code == 403
+    assert httpx.get(f"{guarded.url}/store", headers=shown, timeout=60).status_code == 200
+    assert httpx.get(f"{guarded.url}/snapshots", headers=shown, timeout=60).status_code == 403
     assert token not in visitor.open("/console/tokens").text
 
     sure = visitor.send(made.form("/tokens/remove", id=token.split("_")[1]))
-    assert httpx.get(f"{guarded.url}/store", headers=shown).status_code == 200
+    assert httpx.get(f"{guarded.url}/store", headers=shown, timeout=60).status_code == 200
     visitor.send(sure.form("/tokens/remove"))
-    assert httpx.get(f"{guarded.url}/store", headers=shown).status_code == 401
+    assert httpx.get(f"{guarded.url}/store", headers=shown, timeout=60).status_code == 401
     visitor.send(sure.form("/tokens/remove"), 404)
 
 

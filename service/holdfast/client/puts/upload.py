@@ -111,6 +111,7 @@ class Upload:
         self._total = total
         self._changed = asyncio.Event()
         self._failure: HoldfastError | None = None
+        self._end_was_sent = False
         self._stuck_since: float | None = None
         self._stuck_bytes = 0
         self._backoff = Backoff(FIRST_WAIT_SECONDS, MAX_WAIT_SECONDS)
@@ -136,7 +137,8 @@ class Upload:
     async def send(self, parts: AsyncIterator[memoryview]) -> Uploaded:
         """Send all parts and commit; the caller has ``open``ed. Every byte's digest is compared.
 
-        While ``parts`` give nothing the upload is kept alive.
+        While ``parts`` give nothing the upload is kept alive. Until its end was sent, nothing is
+        stored for sure: UnavailableError says so.
         """
         keeping = asyncio.create_task(self._keep_alive())
         try:
@@ -151,9 +153,11 @@ class Upload:
             async with self._turn:
                 keeping.cancel()
             return await self._finish()
-        except BaseException:
+        except BaseException as error:
             keeping.cancel()
             await asyncio.shield(self._abort())
+            if isinstance(error, OutcomeUnknownError) and not self._end_was_sent:
+                raise UnavailableError(error.detail) from error
             raise
         finally:
             self._forget_mailboxes()
@@ -177,8 +181,6 @@ class Upload:
         if failure is None:
             try:
                 await ask_owner(self._requester, self._state, PutPart(keep=True))
-            except OutcomeUnknownError as error:
-                failure = UnavailableError(error.detail)  # the end was not sent: surely not stored
             except HoldfastError as error:
                 failure = error
         if failure is not None:
@@ -299,6 +301,7 @@ class Upload:
     async def _commit(self, digest: Digest) -> Uploaded | None:
         """Ask for the commit; None when another worker had to be found and must be asked."""
         request = PutPart(final=self._sent, digest=digest)
+        self._end_was_sent = True
         try:
             return uploaded_of(await ask_owner(self._requester, self._state, request))
         except HoldfastError as error:

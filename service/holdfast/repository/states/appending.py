@@ -32,6 +32,7 @@ from holdfast.errors import (
     TooLargeError,
     UnavailableError,
 )
+from holdfast.repository.states.convoy import Convoy
 from holdfast.repository.states.groups import GroupedOp, encode_group
 from holdfast.repository.states.logs import LogPlace
 from holdfast.repository.states.op_ids import MAX_OP_IDS_IN_ALL, AppendedRun
@@ -228,6 +229,7 @@ class _Log:
         self._tail: Tail | None = None
         self._tails = TailReader(states, name, monotonic=sources.monotonic)
         self._flying = 0
+        self._convoy = Convoy()
         self._gathering = Gathering(self._take, at_once=1)
 
     @property
@@ -267,6 +269,8 @@ class _Log:
 
     def _take(self) -> Coroutine[Any, Any, None] | None:
         """The next group of waiting members."""
+        if self._convoy.waits(len(self._waiting), asyncio.get_running_loop().time()):
+            return None
         members: list[_Member] = []
         count = size = 0
         while self._waiting:
@@ -275,10 +279,12 @@ class _Log:
             if members and (count > MAX_COMMANDS or size > self._max_bytes):
                 break
             members.append(self._waiting.popleft())
-        return self._fly(members) if members else None
+        return self._fly(members, is_all=not self._waiting) if members else None
 
-    async def _fly(self, members: list[_Member]) -> None:
+    async def _fly(self, members: list[_Member], *, is_all: bool) -> None:
+        """Append ``members``: they are all that have come, or as many as a group has."""
         self._flying += 1
+        begun = asyncio.get_running_loop().time()
         try:
             await self._settle(members)
         except HoldfastError as error:
@@ -289,6 +295,15 @@ class _Log:
             self._refuse(members, InternalError())
         finally:
             self._flying -= 1
+            if is_all:
+                self._await_callers(len(members), begun)
+
+    def _await_callers(self, answered: int, begun: float) -> None:
+        """Have the next group wait for those who were ``answered``, if that is worth it."""
+        loop = asyncio.get_running_loop()
+        until = self._convoy.ended(answered + len(self._waiting), begun, loop.time())
+        if until is not None:
+            loop.call_at(until, self._gathering.schedule)
 
     def _refuse(self, members: Sequence[_Member], error: HoldfastError) -> None:
         for member in members:

@@ -53,6 +53,14 @@ class SavedBytes:
         """
         return await self._blobs.touch(digest, unless_seen_since=_ALWAYS)
 
+    async def read(self, digest: Digest, at_most: int) -> bytes | None:
+        """The bytes of a blob, checked; None of more than ``at_most``.
+
+        Raises NotFoundError, CorruptError.
+        """
+        fetched = await self._blobs.fetch(digest, at_most)
+        return None if fetched.data is None else bytes(fetched.data)
+
     async def fetch(self, save: SaveEntry, at_most: int) -> bytes | None:
         """The bytes of a save, checked; None of more than ``at_most``, which are there.
 
@@ -60,10 +68,8 @@ class SavedBytes:
         NotFoundError, CorruptError.
         """
         digest = Digest(save.digest)
-        if save.size <= at_most:
-            fetched = await self._blobs.fetch(digest, at_most)
-            if fetched.data is not None:
-                return bytes(fetched.data)
+        if save.size <= at_most and (data := await self.read(digest, at_most)) is not None:
+            return data
         info = await self._blobs.stat(digest, sure=True)
         if info.damaged:
             raise CorruptError("the blob of the save is damaged")

@@ -9,6 +9,7 @@ Why: docs/decisions.md, "A save is an entry of the record, and touched once it i
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from holdfast.domain.blob_names import check_state_name
+from holdfast.domain.canonical import canonical
 from holdfast.domain.digest import Digest, digest_of
 from holdfast.errors import (
     CorruptError,
@@ -43,6 +45,9 @@ if TYPE_CHECKING:
     from holdfast.sources import Sources
 
 NO_SAVE: Final = "there is no such save"
+_LARGE_BYTES: Final = 16 * 1024
+"""A larger state is made canonical in a thread."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -91,9 +96,10 @@ class StateSaves:
     async def save(self, name: str, new: NewSave, *, op_id: str | None = None) -> SaveEntry:
         """Save a state. A repeat with the same ``op_id`` is answered as the first.
 
-        Raises InvalidError (the log has no such command), NotFoundError (no such blob),
-        ConflictError (older than the newest, with the index of that; or the log is not the one of
-        its lineage any more), UnavailableError, OutcomeUnknownError.
+        Raises InvalidError (the log has no such command; the blob is no canonical JSON),
+        NotFoundError (no such blob), CorruptError (it is damaged), ConflictError (older than the
+        newest, with the index of that; or the log is not the one of its lineage any more),
+        UnavailableError, OutcomeUnknownError.
         """
         check_state_name(name)
         present = await self._states.look(name)
@@ -115,10 +121,22 @@ class StateSaves:
         if new.data is None:
             if new.digest is None:
                 raise InvalidError("give a state, or the digest of a blob")
-            return new.digest, await self._stored.size(new.digest)
+            return new.digest, await self._size(new.digest, new.kind)
         digest = digest_of(new.data)
         await self._stored.put(digest, new.data, new.kind)
         return digest, len(new.data)
+
+    async def _size(self, digest: Digest, kind: SaveForm) -> int:
+        """The bytes of a blob that is to be a save.
+
+        Raises InvalidError where answers would carry it as JSON, and it is not canonical.
+        """
+        size = await self._stored.size(digest)
+        if kind == "json" and size <= self._max_bytes:
+            data = await self._stored.read(digest, size)
+            if data is not None and data != await canonical_form(data):
+                raise InvalidError("the blob is JSON, but not written as RFC 8785 has it")
+        return size
 
     async def _record(self, entry: SaveEntry, compared: StateRecord, *, force: bool) -> SaveEntry:
         name, at = compared.name, self._sources.clock()
@@ -216,6 +234,13 @@ class StateSaves:
         if fell_back:
             raise CorruptError("no save of the state can be read")
         raise NotFoundError(NO_SAVE)
+
+
+async def canonical_form(text: bytes) -> bytes:
+    """The JSON ``text`` as RFC 8785 writes it. Raises InvalidError, as `canonical`."""
+    if len(text) > _LARGE_BYTES:
+        return await asyncio.to_thread(canonical, text)
+    return canonical(text)
 
 
 def check_index(present: PresentState, index: int) -> None:

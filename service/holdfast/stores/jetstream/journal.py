@@ -13,6 +13,7 @@ Why: docs/decisions.md, "Logs of states".
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
@@ -111,9 +112,13 @@ class StreamJournalStore(CheckedJournal):
         raise error if follows == str(one.expected) else outcome.or_unknown(error)
 
     def _appended(self, log: str, sequence: int) -> int:
+        """Tell those who follow, in the turn of the loop in which appenders are answered."""
+        asyncio.get_running_loop().call_soon(self._tell, log, sequence)
+        return sequence
+
+    def _tell(self, log: str, sequence: int) -> None:
         with suppress(UnavailableError):
             self._js.connection.send(self._grown(log), b"%d" % sequence)
-        return sequence
 
     async def last(self, log: str) -> JournalEntry | None:
         """See JournalStore."""

@@ -1,0 +1,65 @@
+"""Whether a group of commands waits for the callers of the one before.
+
+Callers who send one command after another come again once they are answered. If a group begins
+before they do, they fall into two that take turns, and each group costs replicated servers as much
+as one of all. So the next group waits until as many have come as were under way when the last one
+ended: no longer than a few times what that one took, and not where a group costs next to nothing.
+Where that was in vain, for these callers come as they please, the next groups do not wait.
+
+Why: docs/decisions.md, "Commands that come together are one message".
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+LEAST_SECONDS: Final = 0.001
+"""Nobody waits behind a group that took less."""
+
+MOST_SECONDS: Final = 0.01
+"""The longest wait."""
+
+TIMES: Final = 3.0
+"""What the last group took, so many times, is the longest wait behind it."""
+
+_GROUPS_WITHOUT: Final = 16
+_MOST_GROUPS_WITHOUT: Final = 1024
+"""Begun without a wait after one in vain: the first number, then twice as many, up to the other."""
+
+
+class Convoy:
+    """The callers of one log. Times are seconds of one clock."""
+
+    def __init__(self) -> None:
+        self._awaited = 0
+        self._until = 0.0
+        self._without = 0
+        self._next_without = _GROUPS_WITHOUT
+
+    def ended(self, callers: int, begun: float, now: float) -> float | None:
+        """A group has ended, and ``callers`` were under way; until when the next one waits."""
+        took = now - begun
+        self._awaited = 0
+        if callers < 2 or took < LEAST_SECONDS:
+            return None
+        if self._without:
+            self._without -= 1
+            return None
+        self._awaited = callers
+        self._until = now + min(took * TIMES, MOST_SECONDS)
+        return self._until
+
+    def waits(self, callers: int, now: float) -> bool:
+        """Whether a group of ``callers`` is to begin later."""
+        if not callers or not self._awaited:
+            return False
+        is_full = callers >= self._awaited
+        if not is_full and now < self._until:
+            return True
+        self._awaited = 0
+        if is_full:
+            self._next_without = _GROUPS_WITHOUT
+        else:
+            self._without = self._next_without
+            self._next_without = min(self._next_without * 2, _MOST_GROUPS_WITHOUT)
+        return False
