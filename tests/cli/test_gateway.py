@@ -125,7 +125,7 @@ def test_and_in_front_of_a_pool(nats_server: EmbeddedServer) -> None:
 
 
 def test_a_name_that_was_being_written_when_all_of_it_died_is_a_failure(tmp_path: Path) -> None:
-    store, lease = f"disk://{tmp_path / 'store'}", {"HOLDFAST_UPLOAD_LEASE_SECONDS": "1"}
+    store, lease = f"disk://{tmp_path / 'store'}", {"HOLDFAST_UPLOAD_LEASE_SECONDS": "3"}
     begun = secrets.token_bytes(3_000_000)
 
     with started("--store", store, **lease) as process:

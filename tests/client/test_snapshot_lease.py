@@ -36,7 +36,7 @@ pytestmark = pytest.mark.nats
 @pytest.fixture(scope="module")
 def deployment(nats_server: EmbeddedServer) -> Iterator[Deployment]:
     """A worker that soon gives up what nobody renews."""
-    with deployed(nats_server.url, "one", snapshot_lease_seconds="1") as deployment:
+    with deployed(nats_server.url, "one", snapshot_lease_seconds="4") as deployment:
         yield deployment
 
 

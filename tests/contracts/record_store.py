@@ -14,7 +14,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 import pytest
-from tests.contracts.record_changes import RecordChangesContract
+from tests.contracts.record_changes import LONGER, RecordChangesContract, gone
 
 from holdfast.errors import ConflictError, InvalidError, NotFoundError, UnavailableError
 from holdfast.stores.record_ports import MAX_BATCH, MAX_GET_MANY, Delete, Put
@@ -204,12 +204,13 @@ class RecordStoreContract(RecordChangesContract):
     async def test_a_record_with_a_time_to_live_goes_away_by_itself(
         self, store: RecordStore, pass_time: Callable[[timedelta], Awaitable[None]]
     ) -> None:
-        revision = await store.put("a", b"short", expected=0, ttl=timedelta(seconds=1))
+        revision = await store.put("a", b"short", expected=0, ttl=self.short)
         await store.put("b", b"long", expected=0)
         assert (await store.get("a")).value == b"short"
 
-        await pass_time(timedelta(seconds=3))
+        await pass_time(self.short + LONGER)
 
+        await gone(store, "a")
         with pytest.raises(NotFoundError):
             await store.get("a")
         assert [record.key for record in await records(store, "")] == ["b"]
@@ -220,10 +221,10 @@ class RecordStoreContract(RecordChangesContract):
     async def test_a_record_written_again_without_a_time_to_live_stays(
         self, store: RecordStore, pass_time: Callable[[timedelta], Awaitable[None]]
     ) -> None:
-        revision = await store.put("a", b"short", expected=0, ttl=timedelta(seconds=1))
+        revision = await store.put("a", b"short", expected=0, ttl=self.short)
         await store.put("a", b"kept", expected=revision)
 
-        await pass_time(timedelta(seconds=3))
+        await pass_time(self.short + LONGER)
 
         assert (await store.get("a")).value == b"kept"
 
@@ -336,11 +337,12 @@ class RecordStoreContract(RecordChangesContract):
     async def test_a_batch_with_a_time_to_live_goes_away_by_itself(
         self, store: RecordStore, pass_time: Callable[[timedelta], Awaitable[None]]
     ) -> None:
-        short = Put(key="a", value=b"", expected=0, ttl=timedelta(seconds=1))
+        short = Put(key="a", value=b"", expected=0, ttl=self.short)
         await store.batch([short, put("b")])
 
-        await pass_time(timedelta(seconds=3))
+        await pass_time(self.short + LONGER)
 
+        await gone(store, "a")
         assert list(await state(store)) == ["b"]
         assert [record.key for record in await store.get_many(["a", "b"])] == ["b"]
 

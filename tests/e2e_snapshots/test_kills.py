@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _KILLS: Final = int(os.environ.get("KILLS", "2"))
 _SEED: Final = int(os.environ.get("SEED", "1"))
-_LEASE_SECONDS: Final = "1"
+_LEASE_SECONDS: Final = "4"
 _FILES: Final = 250
 _FILE_BYTES: Final = 40_000
 _LAPSE_SECONDS: Final = 60.0

@@ -176,7 +176,7 @@ def test_a_name_that_was_pending_when_all_was_killed_is_a_failure_without_bytes(
         Deployment(nats_server.url, grace_seconds=1) as deployment,
         connect_sync(servers=deployment.url, prefix=deployment.prefix) as hf,
     ):
-        deployment.start("one", upload_lease_seconds="1")
+        deployment.start("one", upload_lease_seconds="5")
 
         def chunks() -> int:
             return asyncio.run(chunks_in_bucket(deployment))
@@ -196,7 +196,7 @@ def test_a_name_that_was_pending_when_all_was_killed_is_a_failure_without_bytes(
 
             with pytest.raises(httpx.TransportError):
                 httpx.post(f"{url}/store/half", content=dying(), timeout=60)
-        deployment.start("one", upload_lease_seconds="1")
+        deployment.start("one", upload_lease_seconds="5")
         while not has_become("failure"):
             pass
         while chunks():

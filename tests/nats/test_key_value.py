@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import nats
@@ -23,7 +24,6 @@ from holdfast.transport.options import NatsOptions
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-    from datetime import timedelta
 
     from nats.js.kv import KeyValue
     from tests.nats.tools import FlakyJetStream
@@ -66,6 +66,8 @@ def writes(subject: str, headers: Mapping[str, str]) -> bool:
 
 
 class TestKeyValueRecordStore(RecordStoreContract):
+    short = timedelta(seconds=3)
+
     @pytest_asyncio.fixture
     async def unreachable_store(self, nats_url: str, fresh_name: str) -> KeyValueRecordStore:
         async with connected(NatsOptions(servers=(nats_url,))) as closed_at_once:

@@ -19,7 +19,6 @@ from tests.runtime.test_start_refusals import config_of, streams
 from tests.stores.disk_tools import in_database
 
 import holdfast
-from holdfast.bootstrap import admin
 from holdfast.bootstrap.admin import init_store, upgrade_store
 from holdfast.bootstrap.sources import SOURCES
 from holdfast.bootstrap.stores import create_on_disk, open_on_disk, open_stores
@@ -162,9 +161,8 @@ async def answer_as_older(url: str, prefix: str) -> nats.aio.client.Client:
 
 @pytest.mark.nats
 async def test_collection_begins_a_grace_time_after_the_last_older_worker_has_gone(
-    nats_url: str, monkeypatch: pytest.MonkeyPatch
+    nats_url: str,
 ) -> None:
-    monkeypatch.setattr(admin, "LOOK_FOR_WORKERS_SECONDS", 3.0)  # the machine may be busy
     config = config_of(nats_url, prefix="grown")
     await init_store(config, grace_seconds=3600)
     async with opened(config) as stores:

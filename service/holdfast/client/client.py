@@ -360,8 +360,8 @@ class Client:
     async def workers(self, wait_seconds: float = DISCOVERY_SECONDS) -> Sequence[WorkerInfo]:
         """The pool of this deployment: the workers that answer.
 
-        It ends when none has answered for ``wait_seconds``, or after four times as long. Answers
-        that are none of a worker's are passed over: anybody may answer.
+        Once one has answered it ends when no other does for ``wait_seconds``, and in any case after
+        four times as long. Answers that are none of a worker's are passed over: anybody may answer.
         """
         return await find_workers(self.requester, wait_seconds)
 

@@ -68,13 +68,14 @@ async def find_workers(requester: Requester, wait_seconds: float) -> Sequence[Wo
     try:
         requester.connection.send(_SUBJECT, reply=mailbox.subject)
         async with asyncio.timeout_at(deadline):
+            message = await arrived.get()
             while True:
-                async with asyncio.timeout(wait_seconds):
-                    message = await arrived.get()
                 raise_for_status(message, _SUBJECT)
                 worker = _worker_of(message)
                 if worker is not None and any(e.subject == of_pool for e in worker.endpoints):
                     found.append(worker)
+                async with asyncio.timeout(wait_seconds):
+                    message = await arrived.get()
     except (TimeoutError, NoRespondersError):
         pass
     finally:

@@ -30,6 +30,7 @@ AXE: Final = scripts.HERE / "node_modules/axe-core/axe.min.js"
 PHONE: Final[ViewportSize] = {"width": 360, "height": 740}
 DESKTOP: Final[ViewportSize] = {"width": 1280, "height": 800}
 MORE_THAN_A_PART: Final = 120
+PATIENCE_MS: Final = 60_000
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +50,7 @@ def browser() -> Iterator[Browser]:
 def page(browser: Browser, shown: Shown) -> Iterator[Page]:
     """A page of its own; whatever its log says at the end is a failure."""
     with browser.new_context(base_url=shown.url, viewport=DESKTOP) as context:
+        context.set_default_timeout(PATIENCE_MS)
         page = context.new_page()
         said: list[str] = []
 
@@ -191,6 +193,7 @@ def test_everybody_can_use_it_on_a_desktop_and_on_a_phone(browser: Browser, show
     )
     found, wide = [], []
     with browser.new_context(base_url=shown.url, reduced_motion="reduce") as context:
+        context.set_default_timeout(PATIENCE_MS)
         page = context.new_page()
         for path in pages:
             page.goto(f"/console{path}")
