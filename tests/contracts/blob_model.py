@@ -33,6 +33,7 @@ from tests.contracts.blob_store import (
     said,
     some_bytes,
     staged_bytes,
+    wherever,
     write_parts,
 )
 
@@ -208,7 +209,9 @@ class BlobStoreModel(RuleBasedStateMachine):
             deleted = self.run(self.store.delete(digest, kept=said(True)))
             assert deleted == self.is_there_for_all(digest)
             if known is not None:
-                self.model[digest] = (data, replace(known[1], pinned=False, deleted=True))
+                info = self.run(self.store.stat(digest, sure=True))
+                assert wherever(info) == wherever(replace(known[1], pinned=False, deleted=True))
+                self.model[digest] = (data, info)
 
     @rule(data=st.sampled_from(CONTENTS[1:]))
     def lose_bytes(self, data: bytes) -> None:

@@ -94,6 +94,11 @@ async def put_in_parts(store: BlobStore, data: bytes) -> BlobInfo:
     return (await put_staged(store, data)).info
 
 
+def wherever(info: BlobInfo) -> BlobInfo:
+    """``info`` without where the copy lies: that of a blob that is deleted and kept may move."""
+    return replace(info, generation="", index=None)
+
+
 def said(answer: bool) -> Keeping:
     """Who is asked whether a blob is kept says this."""
 
@@ -857,7 +862,7 @@ class BlobStoreContract(ABC):
     ) -> None:
         data = some_bytes(PART_BYTES)
         info = await put(store, data, replace(ATTRIBUTES, pinned=pinned))
-        unpinned = replace(info, pinned=False)
+        unpinned = wherever(replace(info, pinned=False))
 
         async def delete() -> None:
             assert await store.delete(info.digest, kept=said(True))
@@ -865,19 +870,20 @@ class BlobStoreContract(ABC):
 
         await delete()
         assert await store.touch(info.digest, unless_seen_since=LONG_AGO)
-        assert await store.stat(info.digest, sure=True) == unpinned
+        assert wherever(await store.stat(info.digest, sure=True)) == unpinned
 
         for attributes in (UNPINNED, replace(UNPINNED, touches=True)):
             await delete()
             again = await store.put(info.digest, data, attributes)
-            assert again == Stored(info=unpinned, created=False)
-            assert await store.stat(info.digest, sure=True) == unpinned
+            assert (wherever(again.info), again.created) == (unpinned, False)
+            assert wherever(await store.stat(info.digest, sure=True)) == unpinned
 
         await delete()
         place = store.stage(fresh_staging(), PART_BYTES)
         await place.write(0, data)
         stored = await place.commit(info.digest, len(data), ATTRIBUTES)
-        assert stored == Stored(info=replace(info, pinned=True), created=False)
+        assert not stored.created
+        assert wherever(stored.info) == replace(unpinned, pinned=True)
 
     async def test_what_was_deleted_and_kept_goes_once_nothing_keeps_it(
         self, store: BlobStore
@@ -933,8 +939,8 @@ class BlobStoreContract(ABC):
         assert await store.delete(info.digest, kept=kept)
 
         after = await store.stat(info.digest, sure=True)
-        assert after == replace(info, pinned=False, deleted=True)
-        assert await store.get(info) == b"named"
+        assert wherever(after) == wherever(replace(info, pinned=False, deleted=True))
+        assert await store.get(after) == b"named"
 
     @pytest.mark.parametrize("staged", [False, True])
     async def test_a_put_that_touches_what_it_finds_saves_it_from_who_looked_before(
@@ -961,7 +967,8 @@ class BlobStoreContract(ABC):
         await store.delete(info.digest, kept=kept)
 
         assert asked == 2
-        assert await store.stat(info.digest, sure=True) == replace(info, deleted=True)
+        after = await store.stat(info.digest, sure=True)
+        assert wherever(after) == wherever(replace(info, deleted=True))
 
     @pytest.mark.parametrize("is_kept", [True, False])
     async def test_a_blob_that_was_put_again_since_is_looked_at_again(
@@ -981,7 +988,7 @@ class BlobStoreContract(ABC):
         assert await store.delete(before.digest, kept=kept) is True
 
         after = await store.stat(before.digest, sure=True)
-        assert after == replace(put_again[0], pinned=False, deleted=True)
+        assert wherever(after) == wherever(replace(put_again[0], pinned=False, deleted=True))
         assert await store.get(after) == data
 
     async def test_a_put_that_pins_since_the_look_has_it_looked_for_again(
@@ -1000,7 +1007,8 @@ class BlobStoreContract(ABC):
         assert await store.delete(info.digest, kept=kept) is True
 
         assert asked == 2
-        assert await store.stat(info.digest, sure=True) == replace(info, deleted=True)
+        after = await store.stat(info.digest, sure=True)
+        assert wherever(after) == wherever(replace(info, deleted=True))
 
     async def test_a_repeat_of_the_delete_that_took_the_pin_answers_the_same_and_takes_no_other(
         self, store: BlobStore
@@ -1013,7 +1021,7 @@ class BlobStoreContract(ABC):
         assert (await put(store, b"op")).pinned
         assert await store.delete(info.digest, op_id=op_id, kept=said(True))
 
-        assert await store.stat(info.digest, sure=True) == info
+        assert wherever(await store.stat(info.digest, sure=True)) == wherever(info)
 
     async def test_of_racing_deletes_of_a_kept_blob_one_takes_the_pin(
         self, store: BlobStore
@@ -1025,7 +1033,7 @@ class BlobStoreContract(ABC):
         )
 
         assert sorted(answers) == [False] * 3 + [True]
-        assert await store.get(info) == b"kept"
+        assert (await store.fetch(info.digest, PART_BYTES)).data == b"kept"
 
     # List
 

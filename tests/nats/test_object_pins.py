@@ -18,6 +18,7 @@ from tests.contracts.blob_store import (
     put_whole,
     said,
     some_bytes,
+    wherever,
 )
 from tests.nats.buckets import Bucket, Paused
 from tests.nats.tools import Times
@@ -135,8 +136,8 @@ async def test_a_pin_is_taken_once_although_the_answer_was_lost(
 
     assert await bucket.store.delete(DIGEST, op_id=op_id, kept=said(True))
 
-    hidden = replace(info, pinned=False, deleted=True)
-    assert await bucket.store.stat(DIGEST, sure=True) == hidden
+    hidden = wherever(replace(info, pinned=False, deleted=True))
+    assert wherever(await bucket.store.stat(DIGEST, sure=True)) == hidden
 
 
 @pytest.mark.fault("P05")
@@ -240,3 +241,35 @@ async def test_a_blob_stays_that_is_announced_between_any_two_messages_of_its_de
     with pytest.raises(NotFoundError):
         await bucket.store.stat(DIGEST, sure=True)
     assert await bucket.orphans() == 0
+
+
+@pytest.mark.fault("P06")
+@pytest.mark.parametrize("goes_on", [True, False])
+@pytest.mark.parametrize("act", [announced_and_touched, pinned])
+async def test_a_blob_that_is_kept_has_its_bytes_wherever_its_deletion_is_stopped(
+    bucket: Bucket, act: Callable[[Bucket], Awaitable[None]], goes_on: bool
+) -> None:
+    step = 0
+    while True:
+        await put(bucket.store, DATA)
+        deleter = Paused(bucket)
+        deleter.stop_before(step, about="")
+        deleting = asyncio.create_task(deleter.bucket.store.delete(DIGEST, kept=said(True)))
+        reached = asyncio.create_task(deleter.reached.wait())
+        await asyncio.wait([deleting, reached], return_when=asyncio.FIRST_COMPLETED)
+        if deleting.done():
+            reached.cancel()
+            break
+        await act(bucket)
+        if goes_on:
+            deleter.gate.set()
+            await deleting
+        else:
+            deleting.cancel()
+            await asyncio.wait([deleting])
+
+        assert await bucket.store.get(await bucket.store.stat(DIGEST, sure=True)) == DATA
+        await bucket.store.delete(DIGEST)
+        step += 1
+
+    assert step > 2  # it is read, its chunk is read, and both are replaced

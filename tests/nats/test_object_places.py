@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.contracts.blob_store import ATTRIBUTES, PART_BYTES, put, put_staged, some_bytes
+from tests.contracts.blob_store import ATTRIBUTES, PART_BYTES, put, put_staged, said, some_bytes
 from tests.nats.buckets import Bucket
 from tests.nats.tools import FlakyJetStream, From, Times
 
@@ -104,6 +104,20 @@ async def test_a_blob_that_another_worker_deleted_is_not_found_at_once(bucket: B
 
 
 @pytest.mark.fault("P09")
+async def test_that_a_blob_was_deleted_and_is_kept_is_known_to_other_workers_at_once(
+    bucket: Bucket,
+) -> None:
+    other = bucket.open()
+    await put(bucket.store, DATA)
+    assert await fetch(other) == DATA
+
+    await bucket.store.delete(DIGEST, kept=said(True))
+
+    fetched = await other.fetch(DIGEST, 10**6)
+    assert fetched.info.deleted
+    assert fetched.data == DATA
+
+
 async def test_a_blob_that_was_deleted_and_put_again_elsewhere_is_found(bucket: Bucket) -> None:
     first = await put(bucket.store, DATA)
     other = bucket.open()

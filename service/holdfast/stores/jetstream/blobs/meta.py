@@ -226,13 +226,17 @@ def mark_moved(meta: ObjectMeta, nuid: str, index: ChunkIndex | None) -> bytes:
     return _rewritten(meta, fields, without={HF_DAMAGED, HF_INDEX}, nuid=nuid)
 
 
-def mark_hidden(meta: ObjectMeta, op_id: str) -> bytes:
+def mark_hidden(meta: ObjectMeta, op_id: str, *, moved_to: str | None = None) -> bytes:
     """The record ``meta`` of a blob that is deleted and kept, for the bytes' sake, without a pin.
 
-    ``op_id`` is noted among those of deletions.
+    ``op_id`` is noted among those of deletions; ``moved_to`` is the nuid of a copy that takes the
+    place of this one.
     """
     by = (*meta.deletions, op_id)[-_DELETIONS_KEPT:]
-    return _rewritten(meta, {HF_PINNED: "false", HF_DELETED: "true", **_deleted_by(by)})
+    fields = {HF_PINNED: "false", HF_DELETED: "true", **_deleted_by(by)}
+    if moved_to is None:
+        return _rewritten(meta, fields)
+    return _rewritten(meta, fields, without={HF_INDEX}, nuid=moved_to)
 
 
 def mark_partial(meta: ObjectMeta, info: BlobInfo, kept: KeptBytes) -> bytes:

@@ -19,7 +19,13 @@ from msgspec.structs import replace
 from holdfast.domain.collection import YOUNG_SHARE
 from holdfast.domain.digest import Digest
 from holdfast.domain.kept import has_bytes
-from holdfast.errors import HoldfastError, NotFoundError, OutcomeUnknownError, UnavailableError
+from holdfast.errors import (
+    CorruptError,
+    HoldfastError,
+    NotFoundError,
+    OutcomeUnknownError,
+    UnavailableError,
+)
 from holdfast.stores.jetstream.blobs.changes import changes_of
 from holdfast.stores.jetstream.blobs.chunks import ObjectChunks, is_content
 from holdfast.stores.jetstream.blobs.claims import ObjectClaims
@@ -46,7 +52,7 @@ from holdfast.stores.jetstream.blobs.object_records import (
     RecordChange,
     entry_of,
 )
-from holdfast.stores.jetstream.blobs.places import ChunkPlace, LatelyStored, Places
+from holdfast.stores.jetstream.blobs.places import ChunkPlace, LatelyStored, Places, has_place
 from holdfast.stores.jetstream.blobs.staging import StagedObject
 from holdfast.stores.jetstream.buckets.check import check_bucket
 from holdfast.stores.ports import Attributes, BlobInfo, BlobListing, Fetched, Stored
@@ -318,13 +324,32 @@ class ObjectBlobStore:
     async def _hide(self, digest: Digest, entry: ObjectEntry, taker: str) -> bool:
         """Have the blob be there for its keepers alone; whether it was there for all.
 
-        Raises RefusedError, OutcomeUnknownError.
+        A chunk is moved whose place other workers may remember: they would serve it by its digest.
+        Raises RefusedError, UnavailableError, OutcomeUnknownError.
         """
-        if entry.meta is None or entry.meta.is_hidden:
+        meta = entry.meta
+        if meta is None or meta.is_hidden:
             return False
-        record = mark_hidden(entry.meta, taker)
-        await self._records.write(digest, entry, record, change=RecordChange.HIDDEN)
+        info = to_info(meta)
+        chunk = await self._only_chunk(info)
+        if chunk is None:
+            record = mark_hidden(meta, taker)
+            await self._records.write(digest, entry, record, change=RecordChange.HIDDEN)
+            return True
+        made = replace(info, generation=self._new_id(), index=None)
+        record = mark_hidden(meta, taker, moved_to=made.generation)
+        await self._records.swap(entry, made, [chunk], record, RecordChange.HIDDEN)
+        await self._chunks.remove_unneeded(info.generation)
         return True
+
+    async def _only_chunk(self, info: BlobInfo) -> bytes | None:
+        """The bytes of a blob with a place; None where it has none, or nobody serves them."""
+        if not has_place(info):
+            return None
+        try:
+            return await self._chunks.get(info)
+        except (NotFoundError, CorruptError):
+            return None
 
     async def touch(
         self, digest: Digest, *, unless_seen_since: datetime, needed: Ranges | None = None

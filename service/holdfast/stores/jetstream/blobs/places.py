@@ -2,9 +2,9 @@
 
 With it a read costs one request instead of two. It is a hint: a read at a remembered place
 compares the subject and the digest of what is there, and asks for the record if anything is odd.
-So bytes are never wrong; but a blob that another worker deletes is served until its chunk is gone,
-and where that cannot be removed for as long as the place is remembered. Nothing else is decided by
-it: whether a blob is there already, the leader says.
+So bytes are never wrong; but a blob that another worker deletes is served until its chunk is gone
+(one that is kept has it moved), and where that cannot be removed for as long as the place is
+remembered. Nothing else is decided by it: whether a blob is there already, the leader says.
 
 Why: docs/decisions.md, "Where a small blob lies is remembered for four seconds".
 """
@@ -34,6 +34,11 @@ _LATELY: Final = 8
 _LOOK_FROM: Final = 0.2
 
 
+def has_place(info: BlobInfo) -> bool:
+    """Whether the place of the blob may be remembered: it is whole, and one chunk."""
+    return info.chunks == 1 and info.kept is None
+
+
 class ChunkPlace(NamedTuple):
     """The chunk of ``info`` lies at ``sequence``, unless the record's index is out of date."""
 
@@ -58,7 +63,7 @@ class Places:
 
         Passed over where the blob has been forgotten since then, or is partial.
         """
-        if info.chunks != 1 or info.kept is not None:
+        if not has_place(info):
             return
         at, place = self._places.get(info.digest, (-math.inf, None))
         if known_at <= at and (known_at < at or place is None):
