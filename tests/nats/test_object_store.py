@@ -21,6 +21,7 @@ from tests.contracts.blob_store import (
     put,
     put_staged,
     read,
+    said,
     some_bytes,
     staged_bytes,
     write_parts,
@@ -811,6 +812,18 @@ class TestUnreachable:
         assert await listed(bucket.store) == [kept]
         assert await bucket.store.delete(kept.digest)
         await put(bucket.store, some_bytes(40 * KIB, seed=2))
+        await bucket.remove()
+
+    async def test_a_blob_that_is_kept_can_be_deleted_where_there_is_no_room_for_it_again(
+        self, connection: Connection
+    ) -> None:
+        bucket = await Bucket.create(connection, max_bytes=64 * KIB)
+        kept = await put(bucket.store, some_bytes(40 * KIB))
+
+        assert await bucket.store.delete(kept.digest, kept=said(True))
+
+        assert (await bucket.store.stat(kept.digest)).deleted
+        assert await bucket.store.get(kept) == some_bytes(40 * KIB)
         await bucket.remove()
 
 

@@ -24,6 +24,7 @@ from holdfast.errors import (
     HoldfastError,
     NotFoundError,
     OutcomeUnknownError,
+    QuotaExceededError,
     UnavailableError,
 )
 from holdfast.stores.jetstream.blobs.changes import changes_of
@@ -57,7 +58,7 @@ from holdfast.stores.jetstream.blobs.staging import StagedObject
 from holdfast.stores.jetstream.buckets.check import check_bucket
 from holdfast.stores.ports import Attributes, BlobInfo, BlobListing, Fetched, Stored
 from holdfast.stores.record_ports import CHANGES_LIMIT, Extent
-from holdfast.transport.jetstream_messages import SUBJECT, StoredMessage
+from holdfast.transport.jetstream_messages import SUBJECT, RefusedError, StoredMessage
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Buffer, Callable, Sequence
@@ -330,15 +331,28 @@ class ObjectBlobStore:
         meta = entry.meta
         if meta is None or meta.is_hidden:
             return False
+        if not await self._hide_moved(entry, meta, taker):
+            record = mark_hidden(meta, taker)
+            await self._records.write(digest, entry, record, change=RecordChange.HIDDEN)
+        return True
+
+    async def _hide_moved(self, entry: ObjectEntry, meta: ObjectMeta, taker: str) -> bool:
+        """Hide a blob with its only chunk under a fresh nuid; False where none can be moved.
+
+        It has several, or nobody serves it, or there is no room.
+        """
         info = to_info(meta)
         chunk = await self._only_chunk(info)
         if chunk is None:
-            record = mark_hidden(meta, taker)
-            await self._records.write(digest, entry, record, change=RecordChange.HIDDEN)
-            return True
+            return False
         made = replace(info, generation=self._new_id(), index=None)
         record = mark_hidden(meta, taker, moved_to=made.generation)
-        await self._records.swap(entry, made, [chunk], record, RecordChange.HIDDEN)
+        try:
+            await self._records.swap(entry, made, [chunk], record, RecordChange.HIDDEN)
+        except RefusedError as refused:
+            if isinstance(refused.translate(), QuotaExceededError):
+                return False
+            raise
         await self._chunks.remove_unneeded(info.generation)
         return True
 
