@@ -126,6 +126,13 @@ def test_any_range_of_the_end_is_too(data: st.DataObject) -> None:
     assert b"".join(plan().read(start, stop)) == whole()[start:stop]
 
 
+@pytest.mark.parametrize("bounds", [(0, None), (1, 300_001)])
+def test_pieces_in_parts_are_the_same_pieces(bounds: tuple[int, int | None]) -> None:
+    pieces = [bytes(piece) for piece in plan().read(*bounds)]
+
+    assert [b"".join(parts) for parts in plan().parts(*bounds)] == pieces
+
+
 @pytest.mark.parametrize("bounds", [(-5, 3), (0, 10**15), (10**15, None), (7, 3)])
 def test_a_range_is_clipped_to_the_file(bounds: tuple[int, int | None]) -> None:
     start, stop = bounds

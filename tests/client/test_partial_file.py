@@ -16,7 +16,7 @@ import pytest
 from tests.cli.conftest import unread_bytes
 
 from holdfast.client.from_thread import PIPE_STOP_SECONDS
-from holdfast.client.reads.partial_file import partial_file, write_to, write_whole
+from holdfast.client.reads.partial_file import partial_file, write_parts, write_to, write_whole
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
@@ -258,6 +258,34 @@ def test_a_raw_file_gets_every_byte() -> None:
 def test_a_file_that_takes_no_more_is_an_error() -> None:
     with pytest.raises(BlockingIOError):
         write_whole(Crumbs([2]), memoryview(b"abcdef"))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3000])
+def test_parts_are_written_one_after_the_other(tmp_path: Path, count: int) -> None:
+    parts = [memoryview(f"{number},".encode()) for number in range(count)]
+    crumbs = Crumbs([7] * 3000)
+
+    with partial_file(tmp_path / "target") as file:
+        write_parts(file, parts)
+        write_parts(file, parts)
+    write_parts(crumbs, parts)
+
+    assert (tmp_path / "target").read_bytes() == b"".join(parts + parts)
+    assert crumbs.taken == b"".join(parts)
+
+
+def test_a_pipe_that_takes_a_part_of_the_parts_has_no_others() -> None:
+    parts = [memoryview(bytes([number]) * 40_000) for number in range(4)]
+    out, into = os.pipe()
+    os.set_blocking(into, False)
+
+    with open(out, "rb", buffering=0) as reader:
+        with open(into, "wb", buffering=0) as file, pytest.raises(BlockingIOError):
+            write_parts(file, parts)
+        taken = reader.read()
+
+    assert taken
+    assert b"".join(parts).startswith(taken)
 
 
 async def test_what_comes_goes_to_a_path_or_a_file(tmp_path: Path) -> None:

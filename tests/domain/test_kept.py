@@ -86,6 +86,21 @@ def test_bytes_are_found_by_their_offsets_in_the_whole(
     assert found == (DATA[start : start + size] if wanted <= bytes_in(ranges) else b"")
 
 
+@given(
+    some_ranges.filter(bool),
+    st.lists(st.tuples(st.integers(0, SIZE - 1), st.integers(1, 9)), max_size=4),
+)
+def test_several_cuts_are_each_of_them_or_nothing(
+    ranges: Ranges, spans: list[tuple[int, int]]
+) -> None:
+    partial = PartialBytes(*reduced(DATA, None, ranges))
+
+    found = partial.cuts(spans)
+
+    each = [partial.cut(start, start + size) for start, size in spans]
+    assert found == (each if all(each) else None)
+
+
 @given(some_ranges.filter(bool), some_ranges)
 def test_what_was_dropped_does_not_come_back(first: Ranges, second: Ranges) -> None:
     data, kept = reduced(DATA, None, first)

@@ -133,6 +133,18 @@ class PartialBytes:
         skipped = self._skipped[number]
         return self._data[start - skipped : stop - skipped]
 
+    def cuts(self, spans: Iterable[tuple[int, int]]) -> list[memoryview] | None:
+        """As many bytes from each offset as ``spans`` say; None where one is not all kept."""
+        data, starts, stops, skipped = self._data, self._starts, self._stops, self._skipped
+        found: list[memoryview] = []
+        for start, size in spans:
+            number = bisect_right(starts, start) - 1
+            if number < 0 or start + size > stops[number]:
+                return None
+            at = start - skipped[number]
+            found.append(data[at : at + size])
+        return found
+
 
 def reduced(data: Buffer, kept: KeptBytes | None, needed: Ranges) -> tuple[bytes, KeptBytes]:
     """The rest of a blob of which ``data`` is stored, once only ``needed`` is kept; its form.

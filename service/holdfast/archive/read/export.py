@@ -76,14 +76,23 @@ class ExportPlan:
         digests. Raises CorruptError, naming the pack, where one is missing or damaged, and where
         the tar says something else than the manifest.
         """
+        return map(_joined, self.parts(start, stop))
+
+    def parts(self, start: int = 0, stop: int | None = None) -> Iterator[Sequence[memoryview]]:
+        """The same, each piece as the parts of it: who writes them need not put them together.
+
+        Raises as ``read``.
+        """
         start, stop = max(start, 0), self.size if stop is None else min(stop, self.size)
         if start < self._end_start:
             yield from self._data(start, min(stop, self._end_start))
-        yield from _clipped(END_FRAME, self._end_start, start, stop)
+        for piece in _clipped(END_FRAME, self._end_start, start, stop):
+            yield [piece]
         if stop > self._table_start:
-            yield from self._table(start, stop)
+            for piece in self._table(start, stop):
+                yield [piece]
 
-    def _data(self, start: int, stop: int) -> Iterator[memoryview]:
+    def _data(self, start: int, stop: int) -> Iterator[Sequence[memoryview]]:
         if start >= stop:
             return
         first = bisect_right(self._page_starts, start) - 1
@@ -103,7 +112,7 @@ class ExportPlan:
         following: int | None,
         start: int,
         stop: int,
-    ) -> Iterator[memoryview]:
+    ) -> Iterator[Sequence[memoryview]]:
         """The stored frames of one page, of which ``start`` to ``stop`` are wanted, clipped.
 
         With a ``page`` they are compared with it.
@@ -124,7 +133,7 @@ class ExportPlan:
 
     def _gathered(
         self, packs: Sequence[bytes], group: Sequence[Stretch], coming: _Coming
-    ) -> memoryview:
+    ) -> Sequence[memoryview]:
         """The bytes of ``group`` in order, all that are in one pack cut out of it at once."""
         turns: dict[int, list[int]] = {}
         for turn, (number, _, _) in enumerate(group):
@@ -135,7 +144,7 @@ class ExportPlan:
             cuts = self._reader.cuts(packs[number], [group[turn][1:] for turn in wanted])
             for turn, data in zip(wanted, cuts, strict=True):
                 pieces[turn] = data
-        return pieces[0] if len(pieces) == 1 else memoryview(b"".join(pieces))
+        return pieces
 
     def _table(self, start: int, stop: int) -> Iterator[memoryview]:
         """The seek table, of which ``start`` to ``stop`` of the file are wanted, clipped.
@@ -219,6 +228,10 @@ def _groups(stretches: Iterable[Stretch]) -> Iterator[list[Stretch]]:
         size += stretch[2]
     if group:
         yield group
+
+
+def _joined(parts: Sequence[memoryview]) -> memoryview:
+    return parts[0] if len(parts) == 1 else memoryview(b"".join(parts))
 
 
 def _clipped(data: bytes, position: int, start: int, stop: int) -> Iterator[memoryview]:

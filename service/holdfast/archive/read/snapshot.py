@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from holdfast.archive.paths import is_below, path_text
 from holdfast.archive.read.lru import ByteLru
 from holdfast.domain.digest import Digest
+from holdfast.domain.kept import PartialBytes
 from holdfast.domain.limits import KIB, MIB
 from holdfast.errors import CorruptError, InvalidError, NotFoundError
 from holdfast.form.columns import MAX_PAGE_BYTES
@@ -337,13 +338,12 @@ def _cut(stored: Pack, offset: int, size: int) -> memoryview:
 
 def _cuts(stored: Pack, spans: Sequence[tuple[int, int]]) -> list[memoryview] | None:
     """None where one of them is not all there."""
-    if isinstance(stored, bytes):
-        view = memoryview(stored)
-        found = [view[offset : offset + size] for offset, size in spans]
-    else:
-        found = [stored.cut(offset, offset + size) for offset, size in spans]
-    is_whole = list(map(len, found)) == [size for _, size in spans]
-    return found if is_whole else None
+    if isinstance(stored, PartialBytes):
+        return stored.cuts(spans)
+    view = memoryview(stored)
+    if max([offset + size for offset, size in spans], default=0) > len(view):
+        return None
+    return [view[offset : offset + size] for offset, size in spans]
 
 
 def _page_weight(page: Page) -> int:

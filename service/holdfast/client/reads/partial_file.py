@@ -15,16 +15,20 @@ import stat
 import sys
 from contextlib import aclosing, contextmanager, suppress
 from functools import partial
+from itertools import batched
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final, Protocol
 
 from holdfast.client.from_thread import PIPE_STOP_SECONDS, STOP_SECONDS, DaemonThread
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterator
+    from collections.abc import AsyncGenerator, Iterator, Sequence
 
 _MAX_LINKS: Final = 40
 """As many as the kernel follows."""
+
+_PARTS_AT_ONCE: Final = 1024
+"""As many as Linux takes."""
 
 _OPEN_FILES: Final = ("/proc/", "/dev/fd/")
 _ENDING: Final = ".partial"
@@ -108,7 +112,7 @@ def _replacing(target: Path) -> Iterator[IO[bytes]]:
     folder.mkdir(mode=0o700)
     unfinished = folder / "file"
     try:
-        with unfinished.open("xb") as file:
+        with unfinished.open("xb", buffering=0) as file:
             yield file
             file.flush()
             _keep_rights(target, file.fileno())
@@ -168,6 +172,19 @@ def write_whole(file: SupportsWrite, piece: memoryview) -> None:
         if not written:
             raise BlockingIOError("the target takes no more bytes")
         piece = piece[written:]
+
+
+def write_parts(file: SupportsWrite, parts: Sequence[memoryview]) -> None:
+    """Write ``parts`` one after the other, which the system does without a copy. Raises OSError."""
+    if len(parts) == 1:
+        write_whole(file, parts[0])
+    elif type(file) is not io.FileIO:
+        write_whole(file, memoryview(b"".join(parts)))
+    else:
+        for some in batched(parts, _PARTS_AT_ONCE):
+            written = os.writev(file.fileno(), some)
+            if written < sum(map(len, some)):
+                write_whole(file, memoryview(b"".join(some))[written:])
 
 
 @contextmanager

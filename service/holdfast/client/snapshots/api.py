@@ -21,8 +21,8 @@ from holdfast.client.reads.partial_file import (
     SupportsWrite,
     opened_target,
     stop_seconds_of,
+    write_parts,
     write_to,
-    write_whole,
 )
 from holdfast.client.requests import ATTEMPT_SECONDS, Requester
 from holdfast.client.snapshots.content import stream_file
@@ -420,7 +420,7 @@ class Snapshots:
             return await export_into(
                 self._requester,
                 root,
-                lambda piece: write_whole(file, piece),
+                lambda parts: write_parts(file, parts),
                 progress,
                 is_ours=bool(record.node),
                 stop_seconds=stop_seconds_of(file),

@@ -24,7 +24,7 @@ from holdfast.client.snapshots.thread import in_thread
 from holdfast.domain.limits import MIB
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator, Callable, Sequence
 
     from holdfast.archive.ports import Stop
     from holdfast.client.requests import Requester
@@ -100,13 +100,15 @@ async def export_here(
 async def export_into(
     requester: Requester,
     root: Digest,
-    write: Callable[[memoryview], None],
+    write: Callable[[Sequence[memoryview]], None],
     relay: OnBytes | None,
     *,
     is_ours: bool,
     stop_seconds: float,
 ) -> int:
-    """Have ``write`` called with all bytes in order, in a thread; how many there were.
+    """Have ``write`` called with all bytes in order, some parts at a time, in a thread.
+
+    The answer is how many bytes there were.
 
     ``relay`` is told (bytes done, bytes in all) in the event loop. When the caller is cancelled, a
     write under way is waited for, for ``stop_seconds`` at most. Raises as ``export_here``, and what
@@ -119,11 +121,11 @@ async def export_into(
         def work(stop: Stop) -> int:
             plan = ExportPlan(SnapshotReader(store, root, limits=LIMITS), is_ours=is_ours)
             done = 0
-            for piece in plan.read():
+            for parts in plan.parts():
                 if stop():
                     break
-                write(piece)
-                done += len(piece)
+                write(parts)
+                done += sum(map(len, parts))
                 if relay is not None:
                     loop.call_soon_threadsafe(relay, done, plan.size)
             return done
