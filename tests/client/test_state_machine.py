@@ -133,6 +133,14 @@ async def test_a_save_that_is_due_at_the_end_is_made(holdfast: Client, name: str
     assert saved.state == [1, 2]
 
 
+@pytest.mark.parametrize("save_every", [0, -1])
+async def test_it_is_saved_after_some_commands_at_least(
+    save_every: int, holdfast: Client, name: str
+) -> None:
+    with pytest.raises(InvalidError):
+        opened(holdfast, name, save_every=save_every)
+
+
 async def test_it_is_saved_as_often_as_its_policy_says(holdfast: Client, name: str) -> None:
     await holdfast.states.append(name, 0)
     await holdfast.states.set_policy(name, save_every=10)

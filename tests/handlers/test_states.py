@@ -367,7 +367,7 @@ async def test_a_log_is_trimmed_by_hand_and_below_that_its_first_command_is_told
 
     assert (refused["code"], refused["index"]) == ("conflict", 0)
     assert trimmed == {"trimmed_through": 1, "first_index": 2}
-    assert (below["code"], below["index"]) == ("not_found", 2)
+    assert (below["code"], below["index"], below["first_index"]) == ("not_found", 2, 2)
     assert await service.code("replay", {"name": "s", "from_index": 5}) == "invalid"
     assert await service.code("trim", {"name": "s", "through_index": 4}) == "invalid"
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import secrets
-from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -25,7 +24,6 @@ from holdfast.bootstrap.admin import init_store
 from holdfast.bootstrap.sources import SOURCES
 from holdfast.bootstrap.stores import open_stores
 from holdfast.errors import QuotaExceededError
-from holdfast.repository.states import upkeep
 from holdfast.runtime.config import Config
 from holdfast.transport.inbox import Inbox
 from holdfast.transport.options import NatsOptions
@@ -107,10 +105,8 @@ async def test_a_log_whose_block_a_server_has_cut_is_damaged_until_it_is_repaire
 
 
 async def test_a_full_stream_takes_no_commands_and_everything_else_goes_on(
-    nats_url: str, jetstream: FlakyJetStream, monkeypatch: pytest.MonkeyPatch
+    nats_url: str, jetstream: FlakyJetStream
 ) -> None:
-    for kept in ("OP_IDS_KEPT", "REMEMBERED"):
-        monkeypatch.setattr(upkeep, kept, timedelta(0))  # as if all were old
     prefix = f"s{secrets.token_hex(4)}"
     store = "nats://blobs?states_max_bytes=200000"
     config = Config(nats=NatsOptions(servers=(nats_url,)), prefix=prefix, store=store)

@@ -333,7 +333,7 @@ class Client:
 
         It is saved after every ``save_every`` commands (by default as the state's policy says, or
         1,000) by a program that appends. With ``only_writer``, appends fail with ConflictError
-        once anybody else has appended.
+        once anybody else has appended. Raises InvalidError.
         """
         return StateMachine(
             self.states,

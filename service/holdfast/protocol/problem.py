@@ -11,7 +11,7 @@ class Problem(Reply, frozen=True, kw_only=True):
 
     ``version`` is what a name has (0: no blob) where a condition of the request did not hold, and
     ``index`` what a log has: of a conflict its last command or that of the newest save, of what is
-    not found the first command that is still there.
+    not found the first command that is still there, which is told as ``first_index`` too.
     """
 
     type: str
@@ -22,6 +22,7 @@ class Problem(Reply, frozen=True, kw_only=True):
     retryable: bool
     version: ToldCount | None = None
     index: ToldCount | None = None
+    first_index: ToldCount | None = None
 
 
 def problem_of(error: HoldfastError) -> Problem:
@@ -35,6 +36,7 @@ def problem_of(error: HoldfastError) -> Problem:
         retryable=error.retryable,
         version=error.version if isinstance(error, ConflictError) else None,
         index=error.index if isinstance(error, ConflictError | NotFoundError) else None,
+        first_index=error.index if isinstance(error, NotFoundError) else None,
     )
 
 

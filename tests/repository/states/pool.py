@@ -118,6 +118,14 @@ class StatesWorker:
         return await self.saves.latest(name)
 
 
+class FullJournal(MemoryJournalStore):
+    """One that has no room to spare."""
+
+    async def has_little_room(self) -> bool:
+        """See `JournalStore.has_little_room`."""
+        return True
+
+
 class StatesPool:
     """Stores in memory, and the workers on them."""
 

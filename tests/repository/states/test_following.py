@@ -8,7 +8,7 @@ import pytest
 from tests.repository.states.pool import StatesPool
 
 from holdfast.errors import ConflictError, NotFoundError
-from holdfast.repository.states.upkeep import OP_IDS_KEPT
+from holdfast.repository.states.purging import OP_IDS_KEPT
 
 if TYPE_CHECKING:
     from holdfast.repository.states.replays import Following

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 from tests.repository.names.gated import Gate
 from tests.repository.names.simulation import JumpingLoop
-from tests.repository.states.pool import StatesPool, StatesWorker
+from tests.repository.states.pool import FullJournal, StatesPool, StatesWorker
 
 from holdfast.errors import (
     ConflictError,
@@ -267,6 +267,49 @@ def test_what_may_have_been_written_is_not_told_to_be_surely_not_applied(write: 
         assert 1 < call < MOST_CALLS - 1
 
     run(unheard())
+
+
+type Held = Callable[[StatesWorker], Awaitable[Any]]
+BESIDE_A_TRIM: Final[dict[str, tuple[Held, Held]]] = {
+    "a repeat is held up": (
+        lambda worker: worker.append("s", "w", op_id="op x"),
+        lambda others: others.upkeep.trim("s", 4),
+    ),
+    "a trim is held up": (
+        lambda worker: worker.upkeep.trim("s", 4),
+        lambda others: others.append("s", "w", op_id="op x"),
+    ),
+    "a trim beside another": (
+        lambda worker: worker.upkeep.trim("s", 3),
+        lambda others: others.upkeep.trim("s", 4),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BESIDE_A_TRIM)
+def test_what_is_trimmed_at_once_for_want_of_room_is_not_appended_again(case: str) -> None:
+    write, meanwhile = BESIDE_A_TRIM[case]
+
+    async def one(call: int, is_heard: bool) -> bool:
+        pool = StatesPool()
+        pool.journal = FullJournal(pool.time.clock)
+        worker = pool.worker()
+        for n in (1, 2, 3):
+            await worker.append("s", n)
+        first = await worker.append("s", "w", op_id="op x")
+        await worker.append("s", "behind")
+        for _ in range(2):
+            await worker.save("s", b"w", 4)
+
+        outcome = Outcome(pool, lambda worker, _: write(worker), ("", 0, 0))
+        is_done = await held_up(outcome, meanwhile(pool.worker()), call, is_heard=is_heard)
+
+        assert isinstance(outcome.error, UnavailableError | OutcomeUnknownError | None)
+        assert await pool.worker().append("s", "w", op_id="op x") == first
+        assert await pool.worker().replay("s", 5) == ["behind"]
+        return is_done
+
+    run_at_every_call(one)
 
 
 # --- at random ---

@@ -11,10 +11,12 @@ from holdfast.errors import ConflictError, UnavailableError
 from holdfast.repository.states.record import (
     LEAST_SAVES,
     MAX_SAVES,
+    CarriedOp,
     Closing,
     KeepPolicy,
     SaveEntry,
     StateRecord,
+    TrimmedOps,
     Void,
     check_same,
     closed,
@@ -96,9 +98,19 @@ def test_a_trim_that_a_forced_save_of_before_came_between_is_not_made() -> None:
     older = saved(record, "s", entry(5), lineage=record.lineage, force=True, at=NOW)
 
     with pytest.raises(UnavailableError):
-        trimmed(older, record.lineage, 8, record.number)
-    assert trimmed(older, record.lineage, 5, record.number).trimmed_through == 5
-    assert trimmed(record, record.lineage, 0, record.number) is record
+        trimmed(older, record, 8, ())
+    assert trimmed(older, record, 5, ()).trimmed_through == 5
+    assert trimmed(record, record, 0, ()) is record
+
+
+def test_a_trim_does_not_forget_the_op_ids_of_one_that_came_between() -> None:
+    record = log_at(0, 10, 10)
+    ops = (TrimmedOps(at=NOW.isoformat(), ops=(CarriedOp("op", 1, 1, "hlc"),)),)
+    other = trimmed(record, record, 5, ops)
+
+    with pytest.raises(UnavailableError):
+        trimmed(other, record, 6, ())
+    assert trimmed(other, other, 6, ops).trimmed_ops == ops
 
 
 def test_some_saves_are_kept_in_any_case_and_never_more_than_so_many() -> None:

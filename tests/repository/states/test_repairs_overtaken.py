@@ -14,7 +14,7 @@ from tests.repository.names.gated import Gate
 from tests.repository.states.pool import MAX_BYTES, StatesPool, code_of, let_through
 
 from holdfast.errors import InvalidError, NotFoundError
-from holdfast.repository.states.upkeep import OP_IDS_KEPT
+from holdfast.repository.states.purging import OP_IDS_KEPT
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 from tests.repository.names.gated import Gate
-from tests.repository.states.pool import StatesPool, code_of, let_through
+from tests.repository.states.pool import FullJournal, StatesPool, code_of, let_through
 
 from holdfast.domain.digest import Digest
 from holdfast.domain.hlc import Hlc
 from holdfast.errors import ConflictError, CorruptError, InvalidError, NotFoundError
-from holdfast.repository.states.op_ids import REMEMBERED
+from holdfast.repository.states.op_ids import MAX_CARRIED, REMEMBERED
+from holdfast.repository.states.purging import OP_IDS_KEPT
 from holdfast.repository.states.record import KeepPolicy
-from holdfast.repository.states.upkeep import OP_IDS_KEPT, Upkeep
-from holdfast.stores.memory_journal import MemoryJournalStore
+from holdfast.repository.states.upkeep import Upkeep
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -72,14 +72,6 @@ async def test_a_repeat_of_what_was_trimmed_is_answered_as_the_first(pool: State
     assert await pool.worker().replay("s", 11) == list(range(11, 21))
 
 
-class FullJournal(MemoryJournalStore):
-    """One that has no room to spare."""
-
-    async def has_little_room(self) -> bool:
-        """See `JournalStore.has_little_room`."""
-        return True
-
-
 async def test_an_op_id_is_remembered_for_its_two_minutes_also_where_there_is_little_room(
     pool: StatesPool,
 ) -> None:
@@ -100,16 +92,70 @@ async def test_an_op_id_is_remembered_for_its_two_minutes_also_where_there_is_li
     assert len((await pool.journal.read("s", 0)).entries) == 1
 
 
-async def test_what_was_trimmed_young_goes_with_the_next_trim(pool: StatesPool) -> None:
+async def test_where_there_is_little_room_a_trim_makes_some_at_once(pool: StatesPool) -> None:
+    pool.journal = FullJournal(pool.time.clock)
+    worker = pool.worker()
+    runs = [await worker.append("s", n, op_id=f"{n} x") for n in range(1, 11)]
+    for index in (8, 9):
+        await worker.save("s", b"x", index)
+
+    await worker.upkeep.trim("s", 4)
+    await worker.upkeep.trim("s", 8)
+
+    assert len((await pool.journal.read("s", 0)).entries) == 2
+    assert [await pool.worker().append("s", n, op_id=f"{n} x") for n in range(1, 11)] == runs
+
+
+async def test_a_group_whose_op_ids_the_record_cannot_hold_stays_while_it_is_young(
+    pool: StatesPool,
+) -> None:
+    pool.journal = FullJournal(pool.time.clock)
+    worker = pool.worker()
+    last = MAX_CARRIED + 9
+    runs = [await worker.append("s", n, op_id=f"{n} x") for n in range(1, last + 1)]
+    for _ in range(2):
+        await worker.save("s", b"x", last)
+
+    await worker.upkeep.trim("s", last)
+    assert len((await pool.journal.read("s", 0)).entries) == 9
+    assert await pool.worker().append("s", last, op_id=f"{last} x") == runs[-1]
+    assert await pool.worker().append("s", 1, op_id="1 x") == runs[0]
+
+    pool.time.advance(REMEMBERED.total_seconds() + 1)
+    record = await worker.upkeep.trim("s", last)
+    assert (len((await pool.journal.read("s", 0)).entries), record.trimmed_ops) == (1, ())
+
+
+async def test_op_ids_of_groups_that_a_repair_gave_up_are_not_told_of(pool: StatesPool) -> None:
+    pool.journal = FullJournal(pool.time.clock)
+    worker = pool.worker()
+    for n in (1, 2, 3):
+        await worker.append("s", n, op_id=f"{n} x")
+    await worker.upkeep.repair("s", 3)
+    for n in (4, 5):
+        await worker.append("s", n, op_id=f"{n} x")
+    for _ in range(2):
+        await worker.save("s", b"x", 4)
+    await worker.upkeep.trim("s", 4)
+
+    told = await pool.worker().append("s", 5, op_id="5 x")
+    assert told.index == 4
+    assert await pool.worker().replay("s", 5) == []
+
+
+@pytest.mark.parametrize(("next_one", "left"), [(10, 5), (9, 6)], ids=["further", "a repeat"])
+async def test_what_was_trimmed_young_goes_with_the_next_trim(
+    pool: StatesPool, next_one: int, left: int
+) -> None:
     await filled(pool)
     worker = pool.worker()
     await worker.upkeep.trim("s", 9)
     assert len((await pool.journal.read("s", 0)).entries) == 10
 
     pool.time.advance(OP_IDS_KEPT.total_seconds() + 1)
-    await worker.upkeep.trim("s", 10)
+    await worker.upkeep.trim("s", next_one)
 
-    assert len((await pool.journal.read("s", 0)).entries) == 5
+    assert len((await pool.journal.read("s", 0)).entries) == left
 
 
 async def test_a_trim_within_a_group_hides_the_beginning_of_it(pool: StatesPool) -> None:

@@ -64,7 +64,9 @@ class StateMachine:
         save_every: int | None,
         only_writer: bool,
     ) -> None:
-        """Made by ``Client.state``."""
+        """Made by ``Client.state``. Raises InvalidError."""
+        if save_every is not None and save_every < 1:
+            raise InvalidError("a state is saved every so many commands, at least 1")
         self._name = check_blob_name(name)
         self._states = states
         self._requester = requester

@@ -86,11 +86,13 @@ class OpIds:
             CarriedOp(one.op_id, one.run.index, one.run.count, str(one.run.hlc)) for one in newest
         )
 
-    def note_carried(self, ops: Iterable[CarriedOp], now: float) -> None:
-        """Note the ``ops`` that a closing of the log has told."""
+    def note_carried(
+        self, ops: Iterable[CarriedOp], now: float, lineage: Lineage | None = None
+    ) -> None:
+        """Note the ``ops`` of groups that are gone; of a log that has ended, without lineage."""
         for op in ops:
             hlc = parse_hlc(op.hlc)
-            run = AppendedRun(op.index, op.count, hlc, hlc.advanced(op.count - 1))
+            run = AppendedRun(op.index, op.count, hlc, hlc.advanced(op.count - 1), lineage)
             self.note(op.op_id, run, now)
 
     def find(self, op_id: str | None) -> AppendedRun | None:

@@ -88,16 +88,32 @@ class Void(msgspec.Struct, frozen=True, kw_only=True):
     is_vain: bool = False
 
 
+class CarriedOp(msgspec.Struct, frozen=True, array_like=True):
+    """``op_id`` has appended ``count`` commands from ``index`` on, the first at ``hlc``."""
+
+    op_id: str
+    index: int
+    count: int
+    hlc: str
+
+
+class TrimmedOps(msgspec.Struct, frozen=True, kw_only=True):
+    """Appends of groups that were trimmed while they were young, at the journal's time ``at``."""
+
+    at: str
+    ops: tuple[CarriedOp, ...]
+
+
 class StateRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """``saves`` are newest first, and so are the last that were not kept, ``dropped``.
 
     Without a ``log`` the state has none (any more).
 
     The first command of the log is the one behind ``base``; those up to and with
-    ``trimmed_through``, which is never less, are not there any more. It has had the command
-    ``reached``. ``number`` is that of the last save there ever was; ``ended_by`` are the requests
-    that have last removed or repaired the state, which was removed ``removals`` times; what is
-    appended since is later than ``hlc``.
+    ``trimmed_through``, which is never less, are not there any more, and ``trimmed_ops`` are what
+    only the record knows of them. It has had the command ``reached``. ``number`` is that of the
+    last save there ever was; ``ended_by`` are the requests that have last removed or repaired the
+    state, which was removed ``removals`` times; what is appended since is later than ``hlc``.
     """
 
     name: str
@@ -105,6 +121,7 @@ class StateRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     start: int = 0
     base: int = 0
     trimmed_through: int = 0
+    trimmed_ops: tuple[TrimmedOps, ...] = ()
     reached: int = 0
     voids: tuple[Void, ...] = ()
     saves: tuple[SaveEntry, ...] = ()
@@ -156,15 +173,6 @@ def check_same(before: Lineage | None, record: StateRecord, index: int) -> None:
     since = [void for void in record.voids if void.through > through and not void.is_vain]
     if is_other or any(void.index < last for void in since):
         raise ConflictError(_TAKEN_BACK)
-
-
-class CarriedOp(msgspec.Struct, frozen=True, array_like=True):
-    """``op_id`` has appended ``count`` commands from ``index`` on, the first at ``hlc``."""
-
-    op_id: str
-    index: int
-    count: int
-    hlc: str
 
 
 class Closing(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -289,17 +297,25 @@ def without_save(record: StateRecord | None, number: int) -> StateRecord:
     return msgspec.structs.replace(record, saves=saves)
 
 
-def trimmed(record: StateRecord, lineage: Lineage, through: int, number: int) -> StateRecord:
-    """The record once the commands up to ``through`` are not there.
+def trimmed(
+    record: StateRecord, seen: StateRecord, through: int, ops: tuple[TrimmedOps, ...]
+) -> StateRecord:
+    """The record once the commands up to ``through`` are not there, and it tells of ``ops``.
 
-    Raises UnavailableError where the log is another by now, or a save after ``number`` needs them.
+    They were found when it was as ``seen``. Raises UnavailableError where the log is another by
+    now, was trimmed, or has a later save that needs the commands.
     """
-    if record.lineage != lineage:
+    if record.lineage != seen.lineage:
         msg = "the log was removed or repaired meanwhile"
         raise UnavailableError(msg)
+    if record.trimmed_ops != seen.trimmed_ops:
+        msg = "the log was trimmed meanwhile"
+        raise UnavailableError(msg)
+    if ops != record.trimmed_ops:
+        record = msgspec.structs.replace(record, trimmed_ops=ops)
     if through <= record.trimmed_through:
         return record
-    if any(s.last_applied_index < through for s in record.saves if s.number > number):
+    if any(s.last_applied_index < through for s in record.saves if s.number > seen.number):
         msg = "an older state was saved meanwhile"
         raise UnavailableError(msg)
     return msgspec.structs.replace(record, trimmed_through=through)

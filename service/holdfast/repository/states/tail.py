@@ -86,7 +86,13 @@ class TailReader:
                     if again.held == present.held:
                         raise
                     continue
-            return tail
+            if await self._tells_all(record):
+                return tail
+
+    async def _tells_all(self, record: StateRecord) -> bool:
+        """Whether no group was trimmed, while its Op-Ids were to be read, since it was so."""
+        held = await self._states.find(self._name)
+        return held is None or held.record.trimmed_ops == record.trimmed_ops
 
     async def caught_up(self, tail: Tail) -> Tail | None:
         """``tail`` with what others have written since; None where it is to be read anew.
@@ -129,11 +135,13 @@ class TailReader:
                 return
 
     async def _recall(self, tail: Tail) -> None:
-        """Take in the Op-Ids of commands removed or cut off in the last minutes."""
-        sequence = max(tail.record.lineage[1:])
+        """Take in the Op-Ids of commands trimmed, removed or cut off in the last minutes."""
+        journal, record = self._states.logs.journal, tail.record
+        for trimmed in record.trimmed_ops:
+            tail.ops.note_carried(trimmed.ops, self._monotonic(), record.lineage)
+        sequence = max(record.lineage[1:])
         if not sequence:
             return
-        journal = self._states.logs.journal
         with suppress(CorruptError, InvalidError):  # where that is damaged nobody knows them
             entry = await journal.first_from(self._key, sequence)
             if entry is None or entry.sequence != sequence:

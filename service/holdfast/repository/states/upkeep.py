@@ -9,7 +9,7 @@ import asyncio
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from msgspec import structs
@@ -29,7 +29,8 @@ from holdfast.errors import (
 )
 from holdfast.repository.states.groups import decode_head, encode_closing
 from holdfast.repository.states.logs import LogPlace, beginning
-from holdfast.repository.states.op_ids import MAX_CARRIED, REMEMBERED
+from holdfast.repository.states.op_ids import MAX_CARRIED
+from holdfast.repository.states.purging import Removable, removable
 from holdfast.repository.states.record import (
     STATE,
     Closing,
@@ -57,9 +58,6 @@ if TYPE_CHECKING:
     from holdfast.repository.states.record import CarriedOp
     from holdfast.repository.states.states import PresentState, StateRecords
     from holdfast.sources import Sources
-
-OP_IDS_KEPT: Final = 2 * REMEMBERED
-"""Groups that are younger are in the journal, trimmed or not: their Op-Ids are read from there."""
 
 log = structlog.get_logger(__name__)
 
@@ -116,34 +114,31 @@ class Upkeep:
             msg = "the state has no log"
             raise NotFoundError(msg)
         if through <= record.trimmed_through:
-            return record
-        if through > present.index:
+            through = record.trimmed_through  # what had to stay in the journal may go now
+        elif through > present.index:
             msg = f"the log ends with command {present.index}"
             raise InvalidError(msg)
-        await self._check_saved(record, through)
+        else:
+            await self._check_saved(record, through)
         place = present.end.place
         if through < present.index:
             place = await self._places.before(record, through + 1, place)
-        change = partial(trimmed, lineage=record.lineage, through=through, number=record.number)
+        gone = await self._removable(record, place.sequence)
+        change = partial(trimmed, seen=record, through=through, ops=gone.ops)
         held = await self._states.update(_held(present), change)
         try:
-            await self._purge(name, place.sequence)
+            await self._states.logs.journal.trim(name_key(name), gone.through)
         except HoldfastError as error:  # the next trim removes them
             log.warning("log_not_trimmed", code=error.code)
         return held.record
 
-    async def _purge(self, name: str, through: int) -> None:
-        """Remove groups up to the sequence ``through``; the young ones the next trim removes.
-
-        Nobody is told of them any more, but a repeat finds its Op-Id there. Where there is little
-        room they stay no longer than Op-Ids are remembered.
-        """
-        journal, key = self._states.logs.journal, name_key(name)
-        kept = REMEMBERED if await journal.has_little_room() else OP_IDS_KEPT
-        young = await journal.first_since(key, await journal.now() - kept)
-        if young is not None:
-            through = min(through, young.sequence - 1)
-        await journal.trim(key, through)
+    async def _removable(self, record: StateRecord, through: int) -> Removable:
+        """What may leave the journal up to the sequence ``through``: none where it is damaged."""
+        try:
+            return await removable(self._states.logs.journal, record, through)
+        except CorruptError as error:
+            log.warning("log_not_trimmed", code=error.code)
+            return Removable(0, record.trimmed_ops)
 
     async def _check_saved(self, record: StateRecord, through: int) -> None:
         """Raises ConflictError unless two good saves include all that is to go."""
@@ -266,7 +261,7 @@ class Upkeep:
         The record says so first, so a repair meanwhile does not count on them.
         """
         record = held.record
-        change = partial(trimmed, lineage=record.lineage, through=index, number=record.number)
+        change = partial(trimmed, seen=record, through=index, ops=record.trimmed_ops)
         await self._states.update(held, change)
         removal.emptied_through = sequence
         await self._states.logs.journal.trim(name_key(record.name), sequence)
