@@ -27,8 +27,11 @@ if TYPE_CHECKING:
 
 START_SECONDS = 60.0
 STOP_SECONDS = 45.0
-_SILENT_SECONDS = 0.25
+_SILENT_SECONDS = 2.0
 """When no answer came for so long, workers are asked anew."""
+_STARTING_SECONDS = 0.25
+"""The same of workers that start, and a little longer each time: they may be slow to answer."""
+_LONGER_SECONDS = 0.05
 _TELLING_SECONDS = 3.0
 
 
@@ -104,8 +107,10 @@ class Deployment:
         client = NatsClient()
         await client.connect(self.servers)
         try:
+            seconds = _STARTING_SECONDS
             async with asyncio.timeout(START_SECONDS):
-                while missing := nodes - (await self._told(client, "INFO", nodes)).keys():
+                while missing := nodes - (await self._told(client, "INFO", nodes, seconds)).keys():
+                    seconds += _LONGER_SECONDS
                     for node in missing:
                         assert self.workers[node].poll() is None, f"worker {node} ended"
         finally:
@@ -113,23 +118,24 @@ class Deployment:
 
     async def told(self, client: NatsClient, what: str) -> dict[str, dict[str, Any]]:
         """What each worker says of itself, ``INFO`` or ``STATS``, by node; all are waited for."""
-        nodes = self.workers.keys()
+        nodes = set(self.workers)
+        found: dict[str, dict[str, Any]] = {}
         async with asyncio.timeout(START_SECONDS):
-            while (found := await self._told(client, what, nodes)).keys() != nodes:
-                pass
+            while not nodes <= found.keys():
+                found = await self._told(client, what, nodes, _SILENT_SECONDS)
         return found
 
     async def _told(
-        self, client: NatsClient, what: str, nodes: Collection[str]
+        self, client: NatsClient, what: str, nodes: Collection[str], seconds: float
     ) -> dict[str, dict[str, Any]]:
-        """The same of those that answer in time."""
+        """The same of those that answer within ``seconds`` of each other."""
         found: dict[str, dict[str, Any]] = {}
         inbox = client.new_inbox()
         subscription = await client.subscribe(inbox)
         await client.publish(f"$SRV.{what}.holdfast", b"", reply=inbox)
         with suppress(TimeoutError):
             while not found.keys() >= set(nodes):
-                message = await subscription.next_msg(_SILENT_SECONDS)
+                message = await subscription.next_msg(seconds)
                 answer = json.loads(message.data or b"{}")
                 if self._is_mine(answer):
                     found[answer["metadata"]["node"]] = answer
@@ -138,8 +144,8 @@ class Deployment:
 
     def _is_mine(self, answer: dict[str, Any]) -> bool:
         """Other deployments of the same server answer too, and the server where there is none."""
-        endpoints = answer.get("endpoints", [{"subject": ""}])
-        return str(endpoints[0]["subject"]).startswith(f"{self.prefix}.")
+        endpoints = answer.get("endpoints", ())
+        return any(one["subject"].startswith(f"{self.prefix}.") for one in endpoints)
 
     def signal(self, node: str, number: signal.Signals) -> None:
         """Send a worker a signal."""

@@ -23,7 +23,7 @@ class Raw:
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
-        self.socket = socket.create_connection((parts.hostname or "", parts.port or 80), timeout=20)
+        self.socket = socket.create_connection((parts.hostname or "", parts.port or 80), timeout=60)
 
     def __enter__(self) -> Raw:
         return self
