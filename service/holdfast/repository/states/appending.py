@@ -230,6 +230,7 @@ class _Log:
         self._tails = TailReader(states, name, monotonic=sources.monotonic)
         self._flying = 0
         self._convoy = Convoy()
+        self._patience: asyncio.TimerHandle | None = None
         self._gathering = Gathering(self._take, at_once=1)
 
     @property
@@ -269,8 +270,10 @@ class _Log:
 
     def _take(self) -> Coroutine[Any, Any, None] | None:
         """The next group of waiting members."""
-        if self._convoy.waits(len(self._waiting), asyncio.get_running_loop().time()):
+        if self._convoy.waits(len(self._waiting)):
             return None
+        if self._patience is not None:
+            self._patience.cancel()
         members: list[_Member] = []
         count = size = 0
         while self._waiting:
@@ -284,7 +287,7 @@ class _Log:
     async def _fly(self, members: list[_Member], *, is_all: bool) -> None:
         """Append ``members``: they are all that have come, or as many as a group has."""
         self._flying += 1
-        begun = asyncio.get_running_loop().time()
+        begun = self._sources.monotonic()
         try:
             await self._settle(members)
         except HoldfastError as error:
@@ -300,10 +303,15 @@ class _Log:
 
     def _await_callers(self, answered: int, begun: float) -> None:
         """Have the next group wait for those who were ``answered``, if that is worth it."""
-        loop = asyncio.get_running_loop()
-        until = self._convoy.ended(answered + len(self._waiting), begun, loop.time())
-        if until is not None:
-            loop.call_at(until, self._gathering.schedule)
+        took = self._sources.monotonic() - begun
+        seconds = self._convoy.ended(answered + len(self._waiting), took)
+        if seconds is not None:
+            loop = asyncio.get_running_loop()
+            self._patience = loop.call_later(seconds, self._wait_no_longer)
+
+    def _wait_no_longer(self) -> None:
+        self._convoy.give_up(len(self._waiting))
+        self._gathering.schedule()
 
     def _refuse(self, members: Sequence[_Member], error: HoldfastError) -> None:
         for member in members:

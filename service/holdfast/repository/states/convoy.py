@@ -28,38 +28,35 @@ _MOST_GROUPS_WITHOUT: Final = 1024
 
 
 class Convoy:
-    """The callers of one log. Times are seconds of one clock."""
+    """The callers of one log."""
 
     def __init__(self) -> None:
         self._awaited = 0
-        self._until = 0.0
         self._without = 0
         self._next_without = _GROUPS_WITHOUT
 
-    def ended(self, callers: int, begun: float, now: float) -> float | None:
-        """A group has ended, and ``callers`` were under way; until when the next one waits."""
-        took = now - begun
-        self._awaited = 0
-        if callers < 2 or took < LEAST_SECONDS:
+    def ended(self, callers: int, seconds: float) -> float | None:
+        """A group took ``seconds``, and ``callers`` were under way; how long the next one waits."""
+        if callers < 2 or seconds < LEAST_SECONDS:
             return None
         if self._without:
             self._without -= 1
             return None
         self._awaited = callers
-        self._until = now + min(took * TIMES, MOST_SECONDS)
-        return self._until
+        return min(seconds * TIMES, MOST_SECONDS)
 
-    def waits(self, callers: int, now: float) -> bool:
+    def waits(self, callers: int) -> bool:
         """Whether a group of ``callers`` is to begin later."""
-        if not callers or not self._awaited:
-            return False
-        is_full = callers >= self._awaited
-        if not is_full and now < self._until:
+        if callers < self._awaited:
             return True
-        self._awaited = 0
-        if is_full:
+        if callers and self._awaited:
             self._next_without = _GROUPS_WITHOUT
-        else:
+        self._awaited = 0
+        return False
+
+    def give_up(self, callers: int) -> None:
+        """Nobody is waited for any more, and ``callers`` have come."""
+        if callers and self._awaited:
             self._without = self._next_without
             self._next_without = min(self._next_without * 2, _MOST_GROUPS_WITHOUT)
-        return False
+        self._awaited = 0
