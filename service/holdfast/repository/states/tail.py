@@ -67,7 +67,12 @@ class TailReader:
         return tail.session is self._states.logs.journal.session
 
     async def read(self) -> Tail:
-        """The log's end, with the Op-Ids of the last minutes. Raises CorruptError."""
+        """The log's end, with the Op-Ids of the last minutes.
+
+        Raises CorruptError where the log is broken at the same place twice: groups that the record
+        says are trimmed may leave the journal meanwhile, and then it begins further on.
+        """
+        broken: LogPlace | None = None
         while True:
             since = asyncio.get_running_loop().time()
             session = self._states.logs.journal.session
@@ -83,8 +88,9 @@ class TailReader:
                     await self._walk(tail)
                 except CorruptError:
                     again = await self._states.look(self._name)
-                    if again.held == present.held:
+                    if again.held == present.held and tail.place == broken:
                         raise
+                    broken = tail.place
                     continue
             if await self._tells_all(record):
                 return tail
