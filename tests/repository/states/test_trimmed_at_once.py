@@ -13,6 +13,8 @@ import pytest
 from tests.repository.names.gated import Gate
 from tests.repository.states.pool import FullJournal, StatesPool, code_of, let_through
 
+from holdfast.repository.states.op_ids import REMEMBERED
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
@@ -68,3 +70,14 @@ async def test_between_the_record_and_the_journal_a_trimmed_log_is_whole_and_its
         again = await repeated(pool.worker(), TRIMMED)
         assert (again.index, again.hlc) == (TRIMMED, runs[TRIMMED - 1].hlc)
         trim_calls, other_calls = (trim_calls + 1, 0) if is_done else (trim_calls, other_calls + 1)
+
+
+async def test_op_ids_that_the_record_tells_of_are_known_for_their_two_minutes() -> None:
+    pool, runs = await filled()
+    await pool.worker().upkeep.trim("s", TRIMMED)
+
+    pool.time.advance(REMEMBERED.total_seconds())
+    assert await repeated(pool.worker(), 1) == runs[0]
+
+    pool.time.advance(1)
+    assert (await repeated(pool.worker(), 1)).index == LAST + 1

@@ -20,7 +20,7 @@ from holdfast.repository.states.op_ids import MAX_CARRIED, REMEMBERED, OpIds
 from holdfast.repository.states.record import TrimmedOps
 
 if TYPE_CHECKING:
-    from holdfast.repository.states.record import StateRecord
+    from holdfast.repository.states.record import CarriedOp, StateRecord
     from holdfast.stores.journal_ports import JournalStore
 
 OP_IDS_KEPT: Final = 2 * REMEMBERED
@@ -41,7 +41,7 @@ async def removable(journal: JournalStore, record: StateRecord, through: int) ->
     Raises CorruptError.
     """
     now = await journal.now()
-    known = tuple(ops for ops in record.trimmed_ops if are_young(ops, now))
+    known = _young_ops(record, now)
     has_little_room = await journal.has_little_room()
     kept = REMEMBERED if has_little_room else OP_IDS_KEPT
     young = await journal.first_since(name_key(record.name), now - kept)
@@ -54,9 +54,18 @@ async def removable(journal: JournalStore, record: StateRecord, through: int) ->
     return Removable(last, (*known, *told))
 
 
-def are_young(ops: TrimmedOps, now: datetime) -> bool:
-    """Whether repeats of these appends may still come, at the journal's time."""
-    return datetime.fromisoformat(ops.at) >= now - REMEMBERED
+async def carried_ops(journal: JournalStore, record: StateRecord) -> tuple[CarriedOp, ...]:
+    """Trimmed appends that the record tells of, and of which repeats may still come."""
+    if not record.trimmed_ops:
+        return ()
+    young = _young_ops(record, await journal.now())
+    return tuple(op for trimmed in young for op in trimmed.ops)
+
+
+def _young_ops(record: StateRecord, now: datetime) -> tuple[TrimmedOps, ...]:
+    """Those of the last minutes before ``now``, by the journal's time."""
+    moment = now - REMEMBERED
+    return tuple(one for one in record.trimmed_ops if datetime.fromisoformat(one.at) >= moment)
 
 
 async def _young(

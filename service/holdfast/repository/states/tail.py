@@ -20,6 +20,7 @@ from holdfast.errors import CorruptError, InvalidError
 from holdfast.repository.states.groups import decode_head
 from holdfast.repository.states.logs import before, beginning
 from holdfast.repository.states.op_ids import REMEMBERED, OpIds
+from holdfast.repository.states.purging import carried_ops
 from holdfast.repository.states.record import with_log
 
 if TYPE_CHECKING:
@@ -143,8 +144,8 @@ class TailReader:
     async def _recall(self, tail: Tail) -> None:
         """Take in the Op-Ids of commands trimmed, removed or cut off in the last minutes."""
         journal, record = self._states.logs.journal, tail.record
-        for trimmed in record.trimmed_ops:
-            tail.ops.note_carried(trimmed.ops, self._monotonic(), record.lineage)
+        ops = await carried_ops(journal, record)
+        tail.ops.note_carried(ops, self._monotonic(), record.lineage)
         sequence = max(record.lineage[1:])
         if not sequence:
             return
