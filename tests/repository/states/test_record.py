@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+import msgspec
 import pytest
 
 from holdfast.errors import ConflictError, UnavailableError
@@ -167,6 +168,14 @@ def test_a_repair_behind_a_save_begins_a_log_there() -> None:
     cut = closed(log_at(0, 5), "l", Closing(index=5, next_log="m"), 60)
 
     assert (cut.log, cut.start, cut.base, cut.trimmed_through) == ("m", 60, 5, 5)
+
+
+def test_a_log_that_a_repair_begins_does_not_have_what_was_trimmed_from_the_one_before() -> None:
+    ops = (TrimmedOps(at=NOW.isoformat(), ops=(CarriedOp("op", 6, 1, "hlc"),)),)
+    record = msgspec.structs.replace(log_at(8, 9, 5), trimmed_ops=ops)
+
+    assert closed(record, "l", Closing(index=8, after=30, next_log="l"), 60).trimmed_ops == ops
+    assert closed(record, "l", Closing(index=5, next_log="m"), 60).trimmed_ops == ()
 
 
 def test_keys_of_blobs_come_and_go_with_the_saves_that_have_them() -> None:

@@ -34,8 +34,8 @@ async def filled() -> tuple[StatesPool, list[AppendedRun]]:
     pool.journal = FullJournal(pool.time.clock)
     worker = pool.worker()
     runs = [await worker.append("s", n, op_id=f"{n} x") for n in range(1, LAST + 1)]
-    for _ in range(2):
-        await worker.save("s", b"x", TRIMMED)
+    for index in (2, TRIMMED, TRIMMED):
+        await worker.save("s", b"x", index)
     return pool, runs
 
 
@@ -81,3 +81,22 @@ async def test_op_ids_that_the_record_tells_of_are_known_for_their_two_minutes()
 
     pool.time.advance(1)
     assert (await repeated(pool.worker(), 1)).index == LAST + 1
+
+
+@pytest.mark.parametrize("end", ["remove", "repair"])
+@pytest.mark.parametrize("is_damaged", [False, True])
+async def test_op_ids_of_commands_that_were_trimmed_are_known_when_their_log_has_ended(
+    end: str, *, is_damaged: bool
+) -> None:
+    pool, runs = await filled()
+    worker = pool.worker()
+    await worker.upkeep.trim("s", TRIMMED)
+    if is_damaged:
+        pool.journal._logs["s"][0].checksum ^= 1
+
+    await (worker.upkeep.remove("s") if end == "remove" else worker.upkeep.repair("s", 3))
+    for _ in range(LAST):
+        await worker.append("s", "anew")
+
+    again = await repeated(pool.worker(), TRIMMED)
+    assert (again.index, again.hlc, again.lineage) == (TRIMMED, runs[TRIMMED - 1].hlc, None)

@@ -392,6 +392,7 @@ def closed(record: StateRecord, log: str, closing: Closing, sequence: int) -> St
             start=sequence,
             base=closing.index,
             trimmed_through=closing.index,
+            trimmed_ops=(),
             voids=(),
         )
     void = Void(after=closing.after, through=sequence, index=closing.index)

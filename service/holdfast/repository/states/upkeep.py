@@ -30,7 +30,7 @@ from holdfast.errors import (
 from holdfast.repository.states.groups import decode_head, encode_closing
 from holdfast.repository.states.logs import LogPlace, beginning
 from holdfast.repository.states.op_ids import MAX_CARRIED
-from holdfast.repository.states.purging import Removable, removable
+from holdfast.repository.states.purging import Removable, carried_ops, removable
 from holdfast.repository.states.record import (
     STATE,
     Closing,
@@ -225,7 +225,7 @@ class Upkeep:
         if not seen.log:
             await self._states.update(held, partial(_removed_without_log, seen=seen, op=removal.op))
             return None
-        removal.note(await self._op_ids(name))
+        removal.note(await self._op_ids(seen))
         closing = Closing(
             op=removal.op,
             ops=removal.ops,
@@ -245,13 +245,13 @@ class Upkeep:
         await self._end(name, held, closing, at)
         return True
 
-    async def _op_ids(self, name: str) -> tuple[CarriedOp, ...]:
-        """Those of the last appends to a log that is to end; none of a damaged one."""
+    async def _op_ids(self, record: StateRecord) -> tuple[CarriedOp, ...]:
+        """Those of the last appends to a log that is to end; of a damaged one, of those trimmed."""
+        reader = TailReader(self._states, record.name, monotonic=self._sources.monotonic)
         try:
-            tail = await TailReader(self._states, name, monotonic=self._sources.monotonic).read()
+            return (await reader.read()).ops.carried()
         except CorruptError:
-            return ()
-        return tail.ops.carried()
+            return (await carried_ops(self._states.logs.journal, record))[-MAX_CARRIED:]
 
     async def _make_room(
         self, held: Held[StateRecord], index: int, sequence: int, removal: _Removal
@@ -296,7 +296,7 @@ class Upkeep:
                 behind=None if is_anew else (sequence, last),
                 next_log=held.record.log if goes_on else self._sources.new_id(),
                 op=op,
-                ops=await self._op_ids(name),
+                ops=await self._op_ids(held.record),
                 hlc=str(hlc),
                 anew=is_anew,
             )
