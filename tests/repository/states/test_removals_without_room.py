@@ -108,3 +108,34 @@ async def check_told(worker: StatesWorker, code: str) -> None:
         assert (await worker.replay("s"))[:COMMANDS] == whole
     assert await worker.upkeep.remove("s", op_id="op x")
     assert await code_of(worker.replay("s")) == "not_found"
+
+
+async def begun_anew() -> tuple[StatesPool, LimitedJournal]:
+    """A log behind one that was removed, with commands that take all the room that there is."""
+    pool = StatesPool()
+    pool.journal = journal = LimitedJournal(pool.time.clock)
+    worker = pool.worker()
+    await worker.append("s", "old", op_id="old x")
+    await worker.upkeep.remove("s")
+    for number in range(1, COMMANDS):
+        await worker.append("s", number, op_id=f"op{number} x")
+    return pool, journal
+
+
+async def test_a_removal_that_ends_at_any_moment_forgets_no_op_id() -> None:
+    for step in count(1):
+        gate = Gate()
+        pool, journal = await begun_anew()
+        removing = asyncio.create_task(code_of(pool.gated(gate).upkeep.remove("s")))
+        calls = await let_through(gate, removing, step)
+        removing.cancel()
+        await asyncio.gather(removing, return_exceptions=True)
+
+        journal.limit = 2 * COMMANDS
+        old = await pool.worker().append("s", "old", op_id="old x")
+        assert (old.index, old.lineage) == (1, None)
+        for number in range(1, COMMANDS):
+            again = await pool.worker().append("s", number, op_id=f"op{number} x")
+            assert again.index == number
+        if calls < step:
+            break

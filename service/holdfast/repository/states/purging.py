@@ -50,8 +50,12 @@ async def removable(journal: JournalStore, record: StateRecord, through: int) ->
         return Removable(old, known)
     space = MAX_CARRIED - sum(len(ops.ops) for ops in known)
     last, ops = await _young(journal, record, old, through, space)
-    told = (TrimmedOps(at=now.isoformat(), ops=ops.carried()),) if len(ops) else ()
-    return Removable(last, (*known, *told))
+    return Removable(last, (*known, *told_of(ops.carried(), now)))
+
+
+def told_of(ops: tuple[CarriedOp, ...], now: datetime) -> tuple[TrimmedOps, ...]:
+    """``ops`` as the record tells of them when they are trimmed at the journal's time ``now``."""
+    return (TrimmedOps(at=now.isoformat(), ops=ops),) if ops else ()
 
 
 async def carried_ops(journal: JournalStore, record: StateRecord) -> tuple[CarriedOp, ...]:

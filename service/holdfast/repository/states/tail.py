@@ -142,10 +142,14 @@ class TailReader:
                 return
 
     async def _recall(self, tail: Tail) -> None:
-        """Take in the Op-Ids of commands trimmed, removed or cut off in the last minutes."""
+        """Take in the Op-Ids of commands trimmed, removed or cut off in the last minutes.
+
+        The record may tell of some that are of a log before this one: they are not later.
+        """
         journal, record = self._states.logs.journal, tail.record
-        ops = await carried_ops(journal, record)
-        tail.ops.note_carried(ops, self._monotonic(), record.lineage)
+        for op in await carried_ops(journal, record):
+            lineage = record.lineage if op.hlc > record.hlc else None
+            tail.ops.note_carried((op,), self._monotonic(), lineage)
         sequence = max(record.lineage[1:])
         if not sequence:
             return

@@ -30,7 +30,7 @@ from holdfast.errors import (
 from holdfast.repository.states.groups import decode_head, encode_closing
 from holdfast.repository.states.logs import LogPlace, beginning
 from holdfast.repository.states.op_ids import MAX_CARRIED
-from holdfast.repository.states.purging import Removable, carried_ops, removable
+from holdfast.repository.states.purging import Removable, carried_ops, removable, told_of
 from holdfast.repository.states.record import (
     STATE,
     Closing,
@@ -258,13 +258,14 @@ class Upkeep:
     ) -> None:
         """Remove the commands of a state that is to be removed, where its end does not fit.
 
-        The record says so first, so a repair meanwhile does not count on them.
+        The record says so first, so a repair meanwhile does not count on them, and their Op-Ids
+        are known though this removal goes no further.
         """
-        record = held.record
-        change = partial(trimmed, seen=record, through=index, ops=record.trimmed_ops)
-        await self._states.update(held, change)
+        record, journal = held.record, self._states.logs.journal
+        ops = told_of(removal.ops, await journal.now())
+        await self._states.update(held, partial(trimmed, seen=record, through=index, ops=ops))
         removal.emptied_through = sequence
-        await self._states.logs.journal.trim(name_key(record.name), sequence)
+        await journal.trim(name_key(record.name), sequence)
 
     async def repair(self, name: str, index: int, *, op_id: str | None = None) -> StateRecord:
         """Have the next command of a log get ``index``; commands and saves from there on are lost.
