@@ -74,10 +74,9 @@ class DamagedLogError(CorruptError):
 
     def __init__(self, record: StateRecord, readable: LogPlace, sequence: int) -> None:
         """Behind ``readable`` nothing can be read, up to and with what is at ``sequence``."""
-        index = readable.index + 1
+        index = max(readable.index, record.trimmed_through) + 1
         super().__init__(f"the log is damaged at command {index}: see `state repair`", index=index)
-        place = LogPlace(sequence, max(index, record.trimmed_through + 1))
-        self.end = LogEnd(place=place, is_damaged=True)
+        self.end = LogEnd(place=LogPlace(sequence, index), is_damaged=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,11 +98,19 @@ def beginning(record: StateRecord) -> LogPlace:
 
 def before(record: StateRecord, entry: JournalEntry, group: GroupHead) -> LogPlace:
     """Before a group that was met without the one before it. Raises CorruptError."""
-    for void in record.voids:
-        if void.after < entry.sequence <= void.through:
-            return LogPlace(void.through, void.index)
+    place = behind_void(record, entry.sequence)
+    if place is not None:
+        return place
     placed(record, entry.sequence, group)
     return LogPlace(entry.previous, group.first - 1)
+
+
+def behind_void(record: StateRecord, sequence: int) -> LogPlace | None:
+    """Behind the groups that do not count and have the one at ``sequence``; None if it counts."""
+    for void in record.voids:
+        if void.after < sequence <= void.through:
+            return LogPlace(void.through, void.index)
+    return None
 
 
 def placed(record: StateRecord, sequence: int, group: GroupHead) -> LogPlace:
@@ -178,8 +185,7 @@ class StateLogs:
         try:
             entry = await self.journal.last(name_key(record.name))
         except DamagedEntryError as damaged:
-            readable = await self.readable_end(record, damaged.sequence)
-            raise DamagedLogError(record, readable.place, damaged.sequence) from damaged
+            raise await self.damaged(record, damaged.sequence) from damaged
         found = _end(record, entry)
         if not record.log or found.closing is not None:
             return found
@@ -201,6 +207,11 @@ class StateLogs:
         seconds = self.ends.behind_seconds(record, index, session=session, now=now)
         if seconds < self.journal.catch_up_seconds:
             raise UnavailableError(_BEHIND)
+
+    async def damaged(self, record: StateRecord, sequence: int) -> DamagedLogError:
+        """The failure of a log whose group at ``sequence`` is damaged."""
+        readable = await self.readable_end(record, sequence)
+        return DamagedLogError(record, readable.place, sequence)
 
     async def readable_end(self, record: StateRecord, through: int) -> LogEnd:
         """The last group up to the sequence ``through`` that can be read, found by halves."""
@@ -249,9 +260,13 @@ class StateLogs:
     ) -> GroupPage[GroupT]:
         """The groups behind ``place``, up to a break. Raises CorruptError if that comes first."""
         place, void = _beyond(record, place)
-        page = await self.journal.read(
-            name_key(record.name), place.sequence, limit=limit, max_bytes=max_bytes, sure=sure
-        )
+        key = name_key(record.name)
+        try:
+            page = await self.journal.read(
+                key, place.sequence, limit=limit, max_bytes=max_bytes, sure=sure
+            )
+        except CorruptError as error:
+            raise _unreadable(place.index + 1) from error
         groups: list[tuple[int, GroupT]] = []
         for entry in page.entries:
             if void is not None and entry.sequence > void.after:
@@ -262,10 +277,12 @@ class StateLogs:
             try:
                 group = decode(entry)
                 place = _next(record, place, entry, group)
-            except CorruptError:
-                if not groups:
-                    raise
-                return GroupPage(groups=groups, place=place, is_end=False)
+            except CorruptError as error:
+                if groups:
+                    return GroupPage(groups=groups, place=place, is_end=False)
+                if error.index is None:
+                    raise _unreadable(place.index + 1) from error
+                raise
             groups.append((entry.sequence, group))
         return GroupPage(groups=groups, place=place, is_end=page.is_end)
 
@@ -322,6 +339,11 @@ def _less_than_told(place: LogPlace, told: int) -> InvalidError:
         f"the log ends with command {place.index}, and {told} was said to have been read: if it "
         "was, the log has lost its end"
     )
+
+
+def _unreadable(index: int) -> CorruptError:
+    msg = f"command {index} of the log cannot be read: see `state repair`"
+    return CorruptError(msg, index=index)
 
 
 def _break(found: int, expected: int) -> CorruptError:

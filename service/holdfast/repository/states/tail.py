@@ -18,10 +18,11 @@ from holdfast.domain.blob_names import name_key
 from holdfast.domain.hlc import ZERO
 from holdfast.errors import CorruptError, InvalidError
 from holdfast.repository.states.groups import decode_head
-from holdfast.repository.states.logs import before, beginning
+from holdfast.repository.states.logs import before, beginning, behind_void
 from holdfast.repository.states.op_ids import REMEMBERED, OpIds
 from holdfast.repository.states.purging import carried_ops
 from holdfast.repository.states.record import with_log
+from holdfast.stores.journal_ports import DamagedEntryError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from holdfast.repository.states.logs import LogEnd, LogPlace
     from holdfast.repository.states.record import StateRecord
     from holdfast.repository.states.states import PresentState, StateRecords
+    from holdfast.stores.journal_ports import JournalEntry
 
 _CLOSED: Final = "the log has ended"
 
@@ -163,12 +165,28 @@ class TailReader:
 
     async def _recent(self, record: StateRecord, end: LogEnd) -> LogPlace:
         """Before the first group of the last minutes; the end of the log if there is none."""
+        try:
+            entry = await self._first_recent(record)
+        except DamagedEntryError as damaged:
+            place = behind_void(record, damaged.sequence)
+            if place is None:
+                raise await self._states.logs.damaged(record, damaged.sequence) from damaged
+            return place
+        return end.place if entry is None else before(record, entry, decode_head(entry))
+
+    async def _first_recent(self, record: StateRecord) -> JournalEntry | None:
+        """The first entry of the last minutes that is not of a log before this one."""
         journal = self._states.logs.journal
         moment = await journal.now() - REMEMBERED
-        entry = await journal.first_since(self._key, moment)
-        if entry is not None and entry.sequence <= record.start:
-            entry = await journal.first_from(self._key, record.start + 1)
-        return end.place if entry is None else before(record, entry, decode_head(entry))
+        try:
+            entry = await journal.first_since(self._key, moment)
+        except DamagedEntryError as damaged:
+            if damaged.sequence > record.start:
+                raise
+        else:
+            if entry is None or entry.sequence > record.start:
+                return entry
+        return await journal.first_from(self._key, record.start + 1)
 
 
 def _goes_on(tail: Tail, present: PresentState) -> bool:
