@@ -24,7 +24,6 @@ from holdfast.errors import (
     HoldfastError,
     NotFoundError,
     OutcomeUnknownError,
-    QuotaExceededError,
     UnavailableError,
 )
 from holdfast.stores.jetstream.blobs.changes import changes_of
@@ -339,7 +338,7 @@ class ObjectBlobStore:
     async def _hide_moved(self, entry: ObjectEntry, meta: ObjectMeta, taker: str) -> bool:
         """Hide a blob with its only chunk under a fresh nuid; False where none can be moved.
 
-        It has several, or nobody serves it, or there is no room.
+        It has several, or nobody serves it, or the store does not take it.
         """
         info = to_info(meta)
         chunk = await self._only_chunk(info)
@@ -350,7 +349,7 @@ class ObjectBlobStore:
         try:
             await self._records.swap(entry, made, [chunk], record, RecordChange.HIDDEN)
         except RefusedError as refused:
-            if isinstance(refused.translate(), QuotaExceededError):
+            if refused.certain and not refused.conflict:
                 return False
             raise
         await self._chunks.remove_unneeded(info.generation)
