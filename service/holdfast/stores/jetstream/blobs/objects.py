@@ -51,6 +51,7 @@ from holdfast.stores.jetstream.blobs.object_records import (
     ObjectRecords,
     RecordChange,
     entry_of,
+    put_at,
 )
 from holdfast.stores.jetstream.blobs.places import ChunkPlace, LatelyStored, Places, has_place
 from holdfast.stores.jetstream.blobs.staging import StagedObject
@@ -243,7 +244,7 @@ class ObjectBlobStore:
                 check_address(meta, digest)
                 info = to_info(meta)
                 if partial or info.kept is None:
-                    self._places.remember_record(info, message.sequence, known_at=known_at)
+                    self._places.remember_record(info, put_at(message), known_at=known_at)
                     return info
         return await self._surely_stat(digest, partial=partial)
 
@@ -265,7 +266,7 @@ class ObjectBlobStore:
         if meta is None or not meta.is_ours or not (partial or meta.kept is None):
             raise NotFoundError("no such blob")
         info = to_info(meta)
-        self._places.remember_record(info, entry.sequence, known_at=known_at)
+        self._places.remember_record(info, entry.put_at, known_at=known_at)
         return info
 
     async def missing(
