@@ -182,6 +182,25 @@ async def test_a_blob_that_was_deleted_and_put_again_elsewhere_is_found(bucket: 
     assert (await bucket.store.fetch(DIGEST, len(DATA))).info.generation != first.generation
 
 
+async def test_a_blob_is_fetched_however_often_its_chunk_is_moved_before_it_is_read(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await put(bucket.store, DATA)
+    mover, moves = Bucket(bucket.js.connection, bucket.name), 3
+
+    async def moved_before(stream: str, subject: str) -> StoredMessage | None:
+        nonlocal moves
+        if moves and ".C." in subject:
+            moves -= 1
+            await deleted_and_put_again(mover)
+        return await FlakyJetStream.direct_last(bucket.js, stream, subject)
+
+    monkeypatch.setattr(bucket.js, "direct_last", moved_before)
+
+    assert await fetch(bucket.open()) == DATA
+    assert moves == 0
+
+
 @pytest.mark.fault("P09")
 async def test_that_a_blob_was_deleted_and_is_kept_is_known_to_other_workers_at_once(
     bucket: Bucket,

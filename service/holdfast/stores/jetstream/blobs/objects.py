@@ -177,14 +177,15 @@ class ObjectBlobStore:
         info = await self.stat(digest)
         if info.size > at_most:
             return Fetched(info=info, data=None)
-        try:
-            return Fetched(info=info, data=await self.get(info))
-        except NotFoundError:
-            # A blob that was deleted and put again: a stale record names the former copy.
-            latest = await self.stat(digest, sure=True)
-            if latest.generation == info.generation:
-                raise
-            return Fetched(info=latest, data=await self.get(latest))
+        while True:
+            try:
+                return Fetched(info=info, data=await self.get(info))
+            except NotFoundError:
+                # Another copy has taken the place of the one that the record named.
+                latest = await self.stat(digest, sure=True)
+                if latest.generation == info.generation:
+                    raise
+                info = latest
 
     async def _read_place(self, place: ChunkPlace) -> Buffer | None:
         """The bytes of the blob, checked; None, and no longer a place, if anything is odd."""
