@@ -26,6 +26,7 @@ from holdfast.errors import (
     OutcomeUnknownError,
     UnavailableError,
 )
+from holdfast.stores.copies import read_latest
 from holdfast.stores.jetstream.blobs.changes import changes_of
 from holdfast.stores.jetstream.blobs.chunks import ObjectChunks, is_content
 from holdfast.stores.jetstream.blobs.claims import ObjectClaims
@@ -177,15 +178,11 @@ class ObjectBlobStore:
         info = await self.stat(digest)
         if info.size > at_most:
             return Fetched(info=info, data=None)
-        while True:
-            try:
-                return Fetched(info=info, data=await self.get(info))
-            except NotFoundError:
-                # Another copy has taken the place of the one that the record named.
-                latest = await self.stat(digest, sure=True)
-                if latest.generation == info.generation:
-                    raise
-                info = latest
+
+        async def read(copy: BlobInfo) -> Fetched:
+            return Fetched(info=copy, data=await self.get(copy))
+
+        return await read_latest(self, info, read)
 
     async def _read_place(self, place: ChunkPlace) -> Buffer | None:
         """The bytes of the blob, checked; None, and no longer a place, if anything is odd."""
