@@ -9,9 +9,12 @@ from tests.contracts.blob_store import put, said, some_bytes
 from tests.nats.buckets import Bucket
 from tests.nats.tools import FlakyJetStream
 
+from holdfast.bootstrap.sources import SOURCES
 from holdfast.domain.digest import digest_of
 from holdfast.errors import NotFoundError
 from holdfast.repository.blobs import BlobRepository, Content
+from holdfast.repository.states.blobs import SavedBytes
+from holdfast.repository.states.record import SaveEntry
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -74,4 +77,17 @@ async def test_a_range_of_a_blob_is_read_however_often_its_chunk_is_moved(bucket
 
     assert isinstance(content, Content)
     assert content.data == DATA[1:11]
+    assert mover.left == 0
+
+
+async def test_a_save_is_good_however_often_its_chunk_is_moved_before_it_is_read(
+    bucket: Bucket,
+) -> None:
+    await put(bucket.store, DATA)
+    save = SaveEntry(
+        number=1, digest=DIGEST, size=len(DATA), kind="bytes", last_applied_index=1, at=""
+    )
+    mover = Mover(bucket, 3, deletes_and_puts_again)
+
+    assert await SavedBytes(bucket.store, SOURCES).is_good(save)
     assert mover.left == 0
