@@ -3,8 +3,8 @@
 With it a read costs one request instead of two. It is a hint: a read at a remembered place
 compares the subject and the digest of what is there, and asks for the record if anything is odd.
 So bytes are never wrong; but a blob that another worker deletes is served until its chunk is gone
-(one that is kept has it moved), and where that cannot be removed for as long as the place is
-remembered. Nothing else is decided by it: whether a blob is there already, the leader says.
+(one that is kept has it moved), and where that cannot be moved or removed for as long as the place
+is remembered. Nothing else is decided by it: whether a blob is there already, the leader says.
 
 Why: docs/decisions.md, "Where a small blob lies is remembered for four seconds".
 """
