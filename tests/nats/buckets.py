@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from holdfast.domain.digest import Digest
     from holdfast.stores.jetstream.blobs.meta import ObjectMeta
     from holdfast.transport.connection import Connection
-    from holdfast.transport.jetstream_messages import StoredMessage
+    from holdfast.transport.jetstream_messages import BatchMessage, StoredMessage
 
 NOW = datetime(2026, 3, 2, tzinfo=UTC)
 _nuid = NUID()
@@ -140,21 +140,32 @@ class Paused:
     def stop_before(self, number: int, about: str = ".M.") -> None:
         """Stop before the ``number``-th request about a record from now on, counted from 0.
 
-        ``about`` is what tells such a request, or one of another kind.
+        A batch is one request, about all that its messages are about. ``about`` is what tells such
+        a request, or one of another kind.
         """
         self.left = number
-        request = self.bucket.js._request
+        request, send_batch = self.bucket.js._request, self.bucket.js._send_batch
 
         async def gated(subject: str, data: Any, headers: Mapping[str, str] | None) -> Any:
-            is_meant = about in subject or about.encode() in bytes(data)[:200]
-            if is_meant and not self.gate.is_set():
-                if self.left == 0:
-                    self.reached.set()
-                    await self.gate.wait()
-                self.left -= 1
+            await self._wait(about, (subject, data))
             return await request(subject, data, headers)
 
+        async def gated_batch(messages: Sequence[BatchMessage], batch: str) -> Any:
+            await self._wait(about, *((one.subject, one.data) for one in messages))
+            return await send_batch(messages, batch)
+
         self.bucket.js._request = gated  # type: ignore[method-assign]
+        self.bucket.js._send_batch = gated_batch  # type: ignore[method-assign]
+
+    async def _wait(self, about: str, *messages: tuple[str, Any]) -> None:
+        is_meant = any(
+            about in subject or about.encode() in bytes(data)[:200] for subject, data in messages
+        )
+        if is_meant and not self.gate.is_set():
+            if self.left == 0:
+                self.reached.set()
+                await self.gate.wait()
+            self.left -= 1
 
 
 async def create_records(

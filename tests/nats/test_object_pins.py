@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from msgspec.structs import replace
@@ -32,6 +32,12 @@ from holdfast.stores.ports import Attributes, Stored
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
+    from holdfast.stores.jetstream.blobs.objects import ObjectBlobStore
+    from holdfast.transport.message import Message
+
+    type Putting = Callable[[ObjectBlobStore, bytes], Awaitable[Stored]]
+    type Matching = Callable[[str, Mapping[str, str]], bool]
+
 pytestmark = pytest.mark.nats
 
 DATA = some_bytes(3000)
@@ -40,6 +46,17 @@ DIGEST = digest_of(DATA)
 
 def writes_record(subject: str, _: Mapping[str, str]) -> bool:
     return subject.startswith("$O.") and ".M." in subject
+
+
+def writes_chunk(subject: str, _: Mapping[str, str]) -> bool:
+    return subject.startswith("$O.") and ".C." in subject
+
+
+WAYS_TO_HIDE = [
+    pytest.param(put_whole, writes_chunk, "_send_batch", id="moved"),
+    pytest.param(put_staged, writes_record, "_request", id="in-place"),
+]
+"""A blob of one chunk, whose batch begins with it, and one of several, whose record is written."""
 
 
 async def change(bucket: Bucket, digest: Digest = DIGEST) -> str | None:
@@ -128,39 +145,47 @@ async def test_a_blob_that_was_deleted_and_is_put_without_a_pin_has_none(bucket:
 
 @pytest.mark.fault("P05")
 @pytest.mark.parametrize("op_id", [None, "op"])
+@pytest.mark.parametrize(("puts", "writes", "_"), WAYS_TO_HIDE)
 async def test_a_pin_is_taken_once_although_the_answer_was_lost(
-    bucket: Bucket, op_id: str | None
+    bucket: Bucket, puts: Putting, writes: Matching, _: str, op_id: str | None
 ) -> None:
-    info = await put(bucket.store, DATA)
-    bucket.js.lose_answer = Times(1, writes_record)
+    info = (await puts(bucket.store, DATA)).info
+    lost = bucket.js.lose_answer = Times(1, writes)
 
     assert await bucket.store.delete(DIGEST, op_id=op_id, kept=said(True))
 
     hidden = wherever(replace(info, pinned=False, deleted=True))
+    assert lost.left == 0
     assert wherever(await bucket.store.stat(DIGEST, sure=True)) == hidden
 
 
 @pytest.mark.fault("P05")
 @pytest.mark.parametrize("op_id", [None, "op"])
+@pytest.mark.parametrize(("puts", "writes", "sender"), WAYS_TO_HIDE)
 async def test_who_took_a_pin_knows_it_although_others_have_written_since(
-    bucket: Bucket, op_id: str | None
+    bucket: Bucket, puts: Putting, writes: Matching, sender: str, op_id: str | None
 ) -> None:
     """The deletion's record is stored, and replaced before it is sent again."""
-    await put(bucket.store, DATA)
+    await puts(bucket.store, DATA)
     losing = Bucket(bucket.js.connection, bucket.name)
-    losing.js.lose_answer = Times(1, writes_record)
-    request = losing.js._request
+    lost = losing.js.lose_answer = Times(1, writes)
+    send, touches = getattr(losing.js, sender), 0
 
-    async def touched_before_it_is_sent_again(*asked: object) -> object:
-        if losing.js.lose_answer.left == 0 and writes_record(str(asked[0]), {}):  # type: ignore[attr-defined]
-            await bucket.store.touch(DIGEST, unless_seen_since=FAR_AHEAD)
-        return await request(*asked)  # type: ignore[arg-type]
+    async def touched_before_it_is_sent_again(*asked: Any) -> Message:
+        nonlocal touches
+        if lost.left == 0 and not touches:
+            touches += await bucket.store.touch(DIGEST, unless_seen_since=FAR_AHEAD)
+        answer: Message = await send(*asked)
+        return answer
 
-    losing.js._request = touched_before_it_is_sent_again  # type: ignore[method-assign,assignment]
+    setattr(losing.js, sender, touched_before_it_is_sent_again)
 
     assert await losing.store.delete(DIGEST, op_id=op_id, kept=said(True))
 
-    assert not (await bucket.store.stat(DIGEST, sure=True)).pinned
+    assert touches == 1
+    now = await bucket.store.stat(DIGEST, sure=True)
+    assert not now.pinned
+    assert not now.deleted
 
 
 @pytest.mark.fault("P05")
@@ -272,4 +297,4 @@ async def test_a_blob_that_is_kept_has_its_bytes_wherever_its_deletion_is_stoppe
         await bucket.store.delete(DIGEST)
         step += 1
 
-    assert step > 2  # it is read, its chunk is read, and both are replaced
+    assert step > 4  # it, the leader and its chunk are read, both are replaced, the former goes

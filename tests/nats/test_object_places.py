@@ -6,16 +6,26 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.contracts.blob_store import ATTRIBUTES, PART_BYTES, put, put_staged, said, some_bytes
+from tests.contracts.blob_collecting import surveyed
+from tests.contracts.blob_store import (
+    ATTRIBUTES,
+    FAR_AHEAD,
+    PART_BYTES,
+    put,
+    put_staged,
+    said,
+    some_bytes,
+)
 from tests.nats.buckets import Bucket
 from tests.nats.tools import FlakyJetStream, From, Times
 
 from holdfast.domain.digest import Digest, digest_of
 from holdfast.errors import CorruptError, NotFoundError, OutcomeUnknownError
+from holdfast.stores.jetstream.blobs.groups import LEAST_PUTS
 from holdfast.stores.jetstream.blobs.places import REMEMBERED_SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from holdfast.stores.jetstream.blobs.objects import ObjectBlobStore
     from holdfast.transport.jetstream_messages import StoredMessage
@@ -75,6 +85,64 @@ async def test_what_another_put_is_read_by_two_requests_and_then_by_one(bucket: 
     assert requests.taken() == ["DIRECT.GET"]
 
 
+async def put_alone(bucket: Bucket) -> None:
+    await put(bucket.store, DATA)
+
+
+async def put_in_a_group(bucket: Bucket) -> None:
+    store = bucket.open()
+    store.group_puts()
+    others = [some_bytes(50, seed=number) for number in range(2 * LEAST_PUTS)]
+    await asyncio.gather(*(put(store, data) for data in [*others, DATA]))
+
+
+async def touched(bucket: Bucket) -> None:
+    assert await bucket.store.touch(DIGEST, unless_seen_since=FAR_AHEAD)
+
+
+async def deleted_and_put_again(bucket: Bucket) -> None:
+    await bucket.open().delete(DIGEST, kept=said(True))
+    await put(bucket.open(), DATA)
+
+
+async def deleted_and_touched(bucket: Bucket) -> None:
+    await bucket.store.delete(DIGEST, kept=said(True))
+    await touched(bucket)
+
+
+async def healed(bucket: Bucket) -> None:
+    assert await bucket.store.report_damage(await bucket.store.stat(DIGEST, sure=True))
+
+
+async def repacked_and_put_again(bucket: Bucket) -> None:
+    listed = await surveyed(bucket.store, DATA)
+    assert await bucket.store.repack(listed, ((0, 10),)) is not None
+    await put(bucket.store, DATA)
+
+
+@pytest.mark.parametrize("made", [put_alone, put_in_a_group])
+@pytest.mark.parametrize(
+    "changed",
+    [touched, deleted_and_put_again, deleted_and_touched, healed, repacked_and_put_again],
+)
+async def test_a_blob_that_others_changed_is_read_by_one_request_once_its_record_was_read(
+    bucket: Bucket,
+    made: Callable[[Bucket], Awaitable[None]],
+    changed: Callable[[Bucket], Awaitable[None]],
+) -> None:
+    other = bucket.open()
+    await made(bucket)
+    for change in (changed, touched):
+        await put(bucket.store, b"something else")
+        await change(bucket)
+
+    assert await fetch(other) == DATA
+    requests = Requests(bucket)
+    assert other.deliver_bare(DIGEST, len(DATA)) is not None
+    assert await fetch(other) == DATA
+    assert requests.taken() == ["DIRECT.GET"]
+
+
 async def test_only_the_record_is_read_of_what_is_more_than_is_wanted(bucket: Bucket) -> None:
     info = await put(bucket.store, DATA)
 
@@ -104,6 +172,36 @@ async def test_a_blob_that_another_worker_deleted_is_not_found_at_once(bucket: B
 
 
 @pytest.mark.fault("P09")
+async def test_a_blob_that_was_deleted_and_put_again_elsewhere_is_found(bucket: Bucket) -> None:
+    first = await put(bucket.store, DATA)
+    other = bucket.open()
+    await other.delete(DIGEST)
+    await put(other, DATA)
+
+    assert await fetch(bucket.store) == DATA
+    assert (await bucket.store.fetch(DIGEST, len(DATA))).info.generation != first.generation
+
+
+async def test_a_blob_is_fetched_however_often_its_chunk_is_moved_before_it_is_read(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await put(bucket.store, DATA)
+    mover, moves = Bucket(bucket.js.connection, bucket.name), 3
+
+    async def moved_before(stream: str, subject: str) -> StoredMessage | None:
+        nonlocal moves
+        if moves and ".C." in subject:
+            moves -= 1
+            await deleted_and_put_again(mover)
+        return await FlakyJetStream.direct_last(bucket.js, stream, subject)
+
+    monkeypatch.setattr(bucket.js, "direct_last", moved_before)
+
+    assert await fetch(bucket.open()) == DATA
+    assert moves == 0
+
+
+@pytest.mark.fault("P09")
 async def test_that_a_blob_was_deleted_and_is_kept_is_known_to_other_workers_at_once(
     bucket: Bucket,
 ) -> None:
@@ -116,16 +214,6 @@ async def test_that_a_blob_was_deleted_and_is_kept_is_known_to_other_workers_at_
     fetched = await other.fetch(DIGEST, 10**6)
     assert fetched.info.deleted
     assert fetched.data == DATA
-
-
-async def test_a_blob_that_was_deleted_and_put_again_elsewhere_is_found(bucket: Bucket) -> None:
-    first = await put(bucket.store, DATA)
-    other = bucket.open()
-    await other.delete(DIGEST)
-    await put(other, DATA)
-
-    assert await fetch(bucket.store) == DATA
-    assert (await bucket.store.fetch(DIGEST, len(DATA))).info.generation != first.generation
 
 
 async def test_other_bytes_at_the_remembered_place_are_not_given_out(bucket: Bucket) -> None:

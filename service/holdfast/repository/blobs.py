@@ -16,6 +16,7 @@ from holdfast.domain.digest import Digest, check_expected, digest_of, is_digest
 from holdfast.domain.limits import WINDOW_BYTES
 from holdfast.domain.windows import Cursor, Span, clip, decode_cursor, encode_cursor, first_window
 from holdfast.errors import CorruptError, HoldfastError, NotFoundError
+from holdfast.stores.copies import read_latest
 from holdfast.stores.ports import Attributes, BlobInfo, BlobListing, UnreadableObject, freely
 
 if TYPE_CHECKING:
@@ -161,24 +162,20 @@ class BlobRepository:
         if info is None:
             # A proxied window follows one that the store did not deliver: no stale copy.
             info = await store.stat(digest, sure=proxy)
-        _check_there(info, named=named or cursor is not None)
-        read = partial(
-            self._read,
-            store,
-            offset=offset,
-            length=length,
-            cursor=cursor,
-            proxy=proxy,
-            direct=direct,
-        )
-        try:
-            return await read(info)
-        except NotFoundError:
-            # A blob that was deleted and put again: a stale record names the former copy.
-            latest = await store.stat(digest, sure=True, partial=partial_too)
-            if latest.generation == info.generation:
-                raise
-            return await read(latest)
+
+        async def read(copy: BlobInfo) -> Content:
+            _check_there(copy, named=named or cursor is not None)
+            return await self._read(
+                store,
+                copy,
+                offset=offset,
+                length=length,
+                cursor=cursor,
+                proxy=proxy,
+                direct=direct,
+            )
+
+        return await read_latest(store, info, read, partial=partial_too)
 
     async def _read(
         self,

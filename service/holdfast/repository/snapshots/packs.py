@@ -27,6 +27,7 @@ from holdfast.errors import (
 )
 from holdfast.form.root import Root, join_root, root_pieces
 from holdfast.repository.snapshots.needs import Needed
+from holdfast.stores.copies import read_latest
 from holdfast.stores.ports import Attributes, BlobInfo, BlobStore
 
 if TYPE_CHECKING:
@@ -71,28 +72,23 @@ class Packs:
 
         One that is damaged is remembered as such: it is not shared any more, and put anew.
         """
-        return await self._read(digest, await self._store.stat(digest, partial=True))
+        return await self._read(await self._store.stat(digest, partial=True))
 
     async def get_latest(self, digest: Digest) -> Pack:
         """The same as it is recorded at this moment."""
-        return await self._read(digest, await self._store.stat(digest, sure=True, partial=True))
+        return await self._read(await self._store.stat(digest, sure=True, partial=True))
 
-    async def _read(self, digest: Digest, info: BlobInfo) -> Pack:
-        while True:
-            try:
-                data = await self._store.get(info)
-            except NotFoundError:
-                # Another copy has taken the place of the one that the record named.
-                latest = await self._store.stat(digest, sure=True, partial=True)
-                if latest.generation == info.generation:
-                    raise
-                info = latest
-            except CorruptError:
-                with suppress(UnavailableError, OutcomeUnknownError, ConflictError):
-                    await self._store.report_damage(info)
-                raise
-            else:
-                return data if info.kept is None else PartialBytes(data, info.kept)
+    async def _read(self, info: BlobInfo) -> Pack:
+        return await read_latest(self._store, info, self._read_copy, partial=True)
+
+    async def _read_copy(self, info: BlobInfo) -> Pack:
+        try:
+            data = await self._store.get(info)
+        except CorruptError:
+            with suppress(UnavailableError, OutcomeUnknownError, ConflictError):
+                await self._store.report_damage(info)
+            raise
+        return data if info.kept is None else PartialBytes(data, info.kept)
 
     async def whole(self, digest: Digest) -> bytes:
         """All of a blob, checked. Raises as `get`; a partial one is not there."""

@@ -270,22 +270,34 @@ class _Log:
 
     def _take(self) -> Coroutine[Any, Any, None] | None:
         """The next group of waiting members."""
-        if self._convoy.waits(len(self._waiting)):
+        members, is_full = self._next_group()
+        if self._convoy.waits(len(members), is_full=is_full):
             return None
         if self._patience is not None:
             self._patience.cancel()
+        for _ in members:
+            self._waiting.popleft()
+        return self._fly(members, is_full=is_full) if members else None
+
+    def _next_group(self) -> tuple[list[_Member], bool]:
+        """Those that have waited longest; whether their group has no room for another such."""
         members: list[_Member] = []
         count = size = 0
-        while self._waiting:
-            member = self._waiting[0]
-            count, size = count + len(member.commands), size + member.size
-            if members and (count > MAX_COMMANDS or size > self._max_bytes):
-                break
-            members.append(self._waiting.popleft())
-        return self._fly(members, is_all=not self._waiting) if members else None
+        for member in self._waiting:
+            with_it = count + len(member.commands), size + member.size
+            if members and not self._has_room(*with_it):
+                return members, True
+            members.append(member)
+            count, size = with_it
+        if not members:
+            return members, False
+        last = members[-1]
+        return members, not self._has_room(count + len(last.commands), size + last.size)
 
-    async def _fly(self, members: list[_Member], *, is_all: bool) -> None:
-        """Append ``members``: they are all that have come, or as many as a group has."""
+    def _has_room(self, count: int, size: int) -> bool:
+        return count <= MAX_COMMANDS and size <= self._max_bytes
+
+    async def _fly(self, members: list[_Member], *, is_full: bool) -> None:
         self._flying += 1
         begun = self._sources.monotonic()
         try:
@@ -298,7 +310,7 @@ class _Log:
             self._refuse(members, InternalError())
         finally:
             self._flying -= 1
-            if is_all:
+            if not is_full and not any(member.is_wanted() for member in members):
                 self._await_callers(len(members), begun)
 
     def _await_callers(self, answered: int, begun: float) -> None:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 from holdfast.domain.digest import Digest
 from holdfast.errors import CorruptError, NotFoundError
-from holdfast.stores.ports import Attributes, BlobStore
+from holdfast.stores.copies import read_latest
+from holdfast.stores.ports import Attributes, BlobInfo, BlobStore
 
 if TYPE_CHECKING:
     from holdfast.repository.states.record import SaveEntry, SaveForm
@@ -81,9 +82,13 @@ class SavedBytes:
         """Whether every byte of the save is as it was."""
         try:
             info = await self._blobs.stat(Digest(save.digest), sure=True)
-            async with aclosing(self._blobs.read(info, 0, info.size)) as pieces:
-                async for _ in pieces:
-                    pass
+            await read_latest(self._blobs, info, self._read_through)
         except (NotFoundError, CorruptError):
             return False
         return True
+
+    async def _read_through(self, info: BlobInfo) -> None:
+        """Read and check every byte of a blob. Raises NotFoundError, CorruptError."""
+        async with aclosing(self._blobs.read(info, 0, info.size)) as pieces:
+            async for _ in pieces:
+                pass

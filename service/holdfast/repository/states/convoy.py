@@ -45,9 +45,9 @@ class Convoy:
         self._awaited = callers
         return min(seconds * TIMES, MOST_SECONDS)
 
-    def waits(self, callers: int) -> bool:
-        """Whether a group of ``callers`` is to begin later."""
-        if callers < self._awaited:
+    def waits(self, callers: int, *, is_full: bool = False) -> bool:
+        """Whether a group of ``callers`` is to begin later; none that ``is_full`` is."""
+        if callers < self._awaited and not is_full:
             return True
         if callers and self._awaited:
             self._next_without = _GROUPS_WITHOUT

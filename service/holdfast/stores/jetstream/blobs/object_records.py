@@ -140,10 +140,16 @@ def entry_of(message: StoredMessage | None, digest: Digest) -> ObjectEntry:
         meta = read_record(message.data, digest)
     except CorruptError as error:
         fault = error
+    return ObjectEntry(
+        message.sequence, meta, fault, message.data, message.stored_at, put_at(message)
+    )
+
+
+def put_at(message: StoredMessage) -> int:
+    """The sequence of the record that made the blob of the one in ``message``."""
     told = message.headers.get(PUT_AT, "")
     is_number = told.isdecimal() and len(told) <= _MAX_DIGITS
-    put_at = int(told) if is_number else message.sequence
-    return ObjectEntry(message.sequence, meta, fault, message.data, message.stored_at, put_at)
+    return int(told) if is_number else message.sequence
 
 
 class ObjectRecords:

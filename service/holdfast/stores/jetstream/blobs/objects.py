@@ -24,9 +24,9 @@ from holdfast.errors import (
     HoldfastError,
     NotFoundError,
     OutcomeUnknownError,
-    QuotaExceededError,
     UnavailableError,
 )
+from holdfast.stores.copies import read_latest
 from holdfast.stores.jetstream.blobs.changes import changes_of
 from holdfast.stores.jetstream.blobs.chunks import ObjectChunks, is_content
 from holdfast.stores.jetstream.blobs.claims import ObjectClaims
@@ -52,6 +52,7 @@ from holdfast.stores.jetstream.blobs.object_records import (
     ObjectRecords,
     RecordChange,
     entry_of,
+    put_at,
 )
 from holdfast.stores.jetstream.blobs.places import ChunkPlace, LatelyStored, Places, has_place
 from holdfast.stores.jetstream.blobs.staging import StagedObject
@@ -177,14 +178,11 @@ class ObjectBlobStore:
         info = await self.stat(digest)
         if info.size > at_most:
             return Fetched(info=info, data=None)
-        try:
-            return Fetched(info=info, data=await self.get(info))
-        except NotFoundError:
-            # A blob that was deleted and put again: a stale record names the former copy.
-            latest = await self.stat(digest, sure=True)
-            if latest.generation == info.generation:
-                raise
-            return Fetched(info=latest, data=await self.get(latest))
+
+        async def read(copy: BlobInfo) -> Fetched:
+            return Fetched(info=copy, data=await self.get(copy))
+
+        return await read_latest(self, info, read)
 
     async def _read_place(self, place: ChunkPlace) -> Buffer | None:
         """The bytes of the blob, checked; None, and no longer a place, if anything is odd."""
@@ -244,7 +242,7 @@ class ObjectBlobStore:
                 check_address(meta, digest)
                 info = to_info(meta)
                 if partial or info.kept is None:
-                    self._places.remember_record(info, message.sequence, known_at=known_at)
+                    self._places.remember_record(info, put_at(message), known_at=known_at)
                     return info
         return await self._surely_stat(digest, partial=partial)
 
@@ -266,7 +264,7 @@ class ObjectBlobStore:
         if meta is None or not meta.is_ours or not (partial or meta.kept is None):
             raise NotFoundError("no such blob")
         info = to_info(meta)
-        self._places.remember_record(info, entry.sequence, known_at=known_at)
+        self._places.remember_record(info, entry.put_at, known_at=known_at)
         return info
 
     async def missing(
@@ -339,7 +337,7 @@ class ObjectBlobStore:
     async def _hide_moved(self, entry: ObjectEntry, meta: ObjectMeta, taker: str) -> bool:
         """Hide a blob with its only chunk under a fresh nuid; False where none can be moved.
 
-        It has several, or nobody serves it, or there is no room.
+        It has several, or nobody serves it, or the store does not take it.
         """
         info = to_info(meta)
         chunk = await self._only_chunk(info)
@@ -350,7 +348,7 @@ class ObjectBlobStore:
         try:
             await self._records.swap(entry, made, [chunk], record, RecordChange.HIDDEN)
         except RefusedError as refused:
-            if isinstance(refused.translate(), QuotaExceededError):
+            if refused.certain and not refused.conflict:
                 return False
             raise
         await self._chunks.remove_unneeded(info.generation)

@@ -3,8 +3,8 @@
 With it a read costs one request instead of two. It is a hint: a read at a remembered place
 compares the subject and the digest of what is there, and asks for the record if anything is odd.
 So bytes are never wrong; but a blob that another worker deletes is served until its chunk is gone
-(one that is kept has it moved), and where that cannot be removed for as long as the place is
-remembered. Nothing else is decided by it: whether a blob is there already, the leader says.
+(one that is kept has it moved), and where that cannot be moved or removed for as long as the place
+is remembered. Nothing else is decided by it: whether a blob is there already, the leader says.
 
 Why: docs/decisions.md, "Where a small blob lies is remembered for four seconds".
 """
@@ -70,13 +70,14 @@ class Places:
             return
         self._keep(info.digest, known_at, ChunkPlace(info, sequence))
 
-    def remember_record(self, info: BlobInfo, sequence: int, *, known_at: float) -> None:
-        """As `remember`: ``sequence`` is the record's, which in a batch comes after the chunk.
+    def remember_record(self, info: BlobInfo, put_at: int, *, known_at: float) -> None:
+        """As `remember`: ``put_at`` is the sequence of the record that made the blob.
 
-        A place before the chunk does as well, if the server has to search a little.
+        In a batch its chunk came just before; another copy, which took its place, lies behind. A
+        place before the chunk does as well, if the server has to search a little.
         """
         if info.chunks == 1 and not info.damaged and not info.deleted:
-            at = max(sequence - 1, 1)
+            at = max(put_at - 1, 1)
             with suppress(CorruptError):  # the index, which is no more than a hint
                 at = info.index.locate(0)[1] if info.index is not None else at
             self.remember(info, at, known_at=known_at)
