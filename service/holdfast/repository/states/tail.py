@@ -75,7 +75,7 @@ class TailReader:
         Raises CorruptError where the log is broken at the same place twice: groups that the record
         says are trimmed may leave the journal meanwhile, and then it begins further on.
         """
-        broken: LogPlace | None = None
+        broken: set[LogPlace] = set()
         while True:
             since = asyncio.get_running_loop().time()
             session = self._states.logs.journal.session
@@ -91,9 +91,9 @@ class TailReader:
                     await self._walk(tail)
                 except CorruptError:
                     again = await self._states.look(self._name)
-                    if again.held == present.held and tail.place == broken:
+                    if again.held == present.held and tail.place in broken:
                         raise
-                    broken = tail.place
+                    broken.add(tail.place)
                     continue
             if await self._tells_all(record):
                 return tail
