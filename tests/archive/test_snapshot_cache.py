@@ -15,6 +15,8 @@ from holdfast.domain.digest import digest_of
 from holdfast.domain.kept import PartialBytes, reduced
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from holdfast.archive.ports import Pack
     from holdfast.domain.digest import Digest
 
@@ -150,12 +152,12 @@ def test_the_part_of_a_pack_that_another_thread_is_loading_is_not_the_latest_of_
     met, begun, has_latest = threading.Event(), threading.Event(), threading.Event()
 
     class Part(PartialBytes):
-        def cut(self, start: int, stop: int) -> memoryview:
+        def cuts(self, spans: Iterable[tuple[int, int]]) -> list[memoryview] | None:
             if not met.is_set():
                 met.set()
                 others.append(pool.submit(reader.pack, pack))
                 assert begun.wait(30)
-            return super().cut(start, stop)
+            return super().cuts(spans)
 
     class Behind(CountingStore):
         def get(self, digest: Digest) -> Pack:
