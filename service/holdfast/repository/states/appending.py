@@ -225,6 +225,8 @@ class _Log:
         self._skew = skew
         self._sources = sources
         self._waiting: deque[_Member] = deque()
+        self._commands = 0
+        self._bytes = 0
         self._by_op_id: dict[str, _Member] = {}
         self._tail: Tail | None = None
         self._tails = TailReader(states, name, monotonic=sources.monotonic)
@@ -256,6 +258,7 @@ class _Log:
         else:
             member.waiters.append(waiter)
             self._waiting.append(member)
+            self._weigh(member, 1)
             if member.op_id is not None:
                 self._by_op_id[split_op_id(member.op_id)[0]] = member
             self._gathering.schedule()
@@ -270,29 +273,33 @@ class _Log:
 
     def _take(self) -> Coroutine[Any, Any, None] | None:
         """The next group of waiting members."""
-        members, is_full = self._next_group()
-        if self._convoy.waits(len(members), is_full=is_full):
+        is_full = self._fill_a_group()
+        if self._convoy.waits(len(self._waiting), is_full=is_full):
             return None
         if self._patience is not None:
             self._patience.cancel()
-        for _ in members:
-            self._waiting.popleft()
-        return self._fly(members, is_full=is_full) if members else None
-
-    def _next_group(self) -> tuple[list[_Member], bool]:
-        """Those that have waited longest; whether their group has no room for another such."""
         members: list[_Member] = []
         count = size = 0
-        for member in self._waiting:
-            with_it = count + len(member.commands), size + member.size
-            if members and not self._has_room(*with_it):
-                return members, True
-            members.append(member)
-            count, size = with_it
-        if not members:
-            return members, False
-        last = members[-1]
-        return members, not self._has_room(count + len(last.commands), size + last.size)
+        while self._waiting:
+            member = self._waiting[0]
+            count, size = count + len(member.commands), size + member.size
+            if members and not self._has_room(count, size):
+                break
+            members.append(self._waiting.popleft())
+            self._weigh(member, -1)
+        return self._fly(members, is_full=is_full) if members else None
+
+    def _weigh(self, member: _Member, sign: int) -> None:
+        """Note that ``member`` waits, or with -1 that it does not any more."""
+        self._commands += sign * len(member.commands)
+        self._bytes += sign * member.size
+
+    def _fill_a_group(self) -> bool:
+        """Whether those that wait leave no room in a group for another one like the last."""
+        if not self._waiting:
+            return False
+        last = self._waiting[-1]
+        return not self._has_room(self._commands + len(last.commands), self._bytes + last.size)
 
     def _has_room(self, count: int, size: int) -> bool:
         return count <= MAX_COMMANDS and size <= self._max_bytes
@@ -390,6 +397,8 @@ class _Log:
             else:
                 self._refuse([member], refusal)
         self._waiting.extendleft(reversed(deferred))
+        for member in deferred:
+            self._weigh(member, 1)
         return _Judged(left=left, is_doubtful=is_doubtful)
 
     def _refusal(self, member: _Member, index: int, tail: Tail) -> HoldfastError | None:
