@@ -154,8 +154,8 @@ class Paused:
             await self._wait(about, *((one.subject, one.data) for one in messages))
             return await send_batch(messages, batch)
 
-        self.bucket.js._request = gated  # type: ignore[method-assign]
-        self.bucket.js._send_batch = gated_batch  # type: ignore[method-assign]
+        self.bucket.js._request = gated  # type: ignore[method-assign]  # the gate before it
+        self.bucket.js._send_batch = gated_batch  # type: ignore[method-assign]  # the gate before it
 
     async def _wait(self, about: str, *messages: tuple[str, Any]) -> None:
         is_meant = any(

@@ -34,7 +34,7 @@ class Mover:
         self.left = left
         self._js, self._act = bucket.js, act
         self._bucket = Bucket(bucket.js.connection, bucket.name)
-        bucket.js.direct_batch = self._direct_batch  # type: ignore[assignment,method-assign]
+        bucket.js.direct_batch = self._direct_batch  # type: ignore[assignment,method-assign]  # acts before it
 
     async def _direct_batch(
         self, stream: str, query: Mapping[str, Any]

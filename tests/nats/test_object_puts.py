@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 import nats
@@ -591,11 +592,14 @@ async def test_a_server_that_is_killed_amid_groups_loses_nothing_acknowledged_an
                 outcomes[digest_of(data)] = []
                 outcomes[digest_of(data)] = await both
 
+        def are_more_than(count: int) -> bool:
+            return len(outcomes) > count
+
         with monkeypatch.context() as impatient:
             impatient.setattr(jetstream_calls_module, "ATTEMPT_SECONDS", 1.0)
             lanes = [asyncio.create_task(put_until_stopped(lane)) for lane in range(24)]
             for killed in (1, 2):
-                await until(lambda killed=killed: len(outcomes) > 100 * killed)  # type: ignore[misc]  # this turn's
+                await until(partial(are_more_than, 100 * killed))
                 kill(server)
                 server = start_server(directory=directory, port=port)
                 await connection.wait_connected(60)

@@ -200,7 +200,7 @@ def opened_target(target: str | os.PathLike[str] | SupportsWrite) -> Iterator[Su
 def stop_seconds_of(file: SupportsWrite) -> float:
     """Seconds to wait for a write under way: to a pipe or a terminal it may never end."""
     try:
-        mode = os.fstat(file.fileno()).st_mode  # type: ignore[attr-defined]
+        mode = os.fstat(file.fileno()).st_mode  # type: ignore[attr-defined]  # or it has none
     except (AttributeError, OSError, ValueError):  # it is no file of the system
         return STOP_SECONDS
     return STOP_SECONDS if stat.S_ISREG(mode) else PIPE_STOP_SECONDS
