@@ -114,7 +114,6 @@ def _replacing(target: Path) -> Iterator[IO[bytes]]:
     try:
         with unfinished.open("xb", buffering=0) as file:
             yield file
-            file.flush()
             _keep_rights(target, file.fileno())
         unfinished.replace(target)
     except BaseException:
